@@ -1,0 +1,1636 @@
+#!/usr/bin/env python3
+"""kcistorage: an artifact storage server that speaks the KernelCI storage protocol.
+
+Build farms and test labs upload kernels, logs and root file systems; everybody downloads them. This file is the spine,
+meant to be read once from top to bottom; `kcistorage_parts` holds the leaves it stands on.
+
+The way of a request:
+
+    socket -> Connection -> heads.parse_head -> Exchange -> Site: gates, routes -> Handler.respond -> Answer -> send
+       Upload     token -> form parts -> key -> permission -> locks.holding(key) -> driver.create -> commit -> 200
+       Download   key -> locks.reading(key) -> driver.open -> preconditions.decide -> 200 206 304 412 416
+
+    POST /upload, /v1/file     store file0, file1, ... under path        token
+    GET  /<key>                an object: whole, ranges, conditional     public
+    GET  /v1/list              the keys, one a line                      public
+    GET  /v1/checkauth         whose token is this?                      token
+    GET  /metrics              Prometheus                                public
+    GET  /                     the banner
+
+Chapters: refusals, answers, locks, the wire, bodies, the exchange, the server, drivers, answering with an object; these
+know nothing of KernelCI, and other protocols import them. Then handlers, configuration, assembly, command line.
+
+Marks: (UP-8) is a clause of the protocol, `RFC 9110 14.2:` a section of an RFC, `Upstream:` what kernelci-storage 0.2
+does instead, `Measured:` the number behind a choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import errno
+import itertools
+import os
+import re
+import secrets
+import select
+import shlex
+import signal
+import socket
+import socketserver
+import ssl
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Generator,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Protocol,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
+from urllib.parse import unquote
+
+from kcistorage_parts.metrics import Metrics
+
+from kcistorage_parts import formdata, guards, heads, names, preconditions, tokens
+from kcistorage_parts.local import PRIVATE, LocalDriver
+from kcistorage_parts.logfmt import Log, quoted
+from kcistorage_parts.settings import ConfigError, secret, section, wrong
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same parser under its older name
+    import tomli as tomllib
+
+__version__ = "0.1.0"
+
+Headers = Sequence[Tuple[str, str]]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Refusals: every answer that is not what the client asked for. The reason word goes to log and metrics, the text to
+# the client. README documents each reason; a test collects them.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """A request that is answered with `status`; `reason` is a unique word for operators, `text` one public line."""
+
+    def __init__(self, status: int, reason: str, text: str, headers: Headers = ()) -> None:
+        super().__init__(status, reason, text)
+        self.status, self.reason, self.text, self.headers = status, reason, text, headers
+
+
+Refusal = Tuple[int, str, str]  # the arguments of a Refused that is raised later, perhaps
+
+
+class Disconnected(Exception):
+    """The peer is gone: nobody is left to answer. Logged as status 499, as nginx does."""
+
+
+UNAUTHORIZED = (("WWW-Authenticate", "Bearer"),)
+
+# What the storage may raise -> what the client is told. The text of a standard exception names our paths: never sent.
+# The first line that matches wins.
+OS_FAILURES: Tuple[Tuple[Tuple[int, ...], Refusal], ...] = (
+    ((errno.ENOSPC, errno.EDQUOT), (507, "no-space", "Insufficient Storage")),
+    ((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), (409, "key-conflict", "Path conflicts with an existing object")),
+    ((errno.ENAMETOOLONG,), (400, "key-too-long-here", "Path is too long for the storage of this server")),
+    ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), (503, "overloaded", "Server is out of resources")),
+)
+STORAGE_FAILED: Refusal = (503, "storage-failed", "Storage is unavailable")
+INTERNAL_ERROR: Refusal = (500, "internal-error", "Internal Server Error")
+
+
+def refusal(error: Exception) -> Refused:
+    """The one table from exceptions to answers. What it does not know is a fault of ours: 500, with nothing said."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, heads.BadHead):
+        return Refused(error.status, error.reason, error.text)
+    if isinstance(error, (names.BadKey, formdata.BadForm)):
+        return Refused(400, error.reason, error.text)
+    if isinstance(error, tokens.BadToken):
+        return Refused(401, error.reason, error.text, UNAUTHORIZED)
+    if isinstance(error, OSError):
+        return Refused(*next((told for numbers, told in OS_FAILURES if error.errno in numbers), STORAGE_FAILED))
+    return Refused(*INTERNAL_ERROR)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Answers: what a handler returns. A handler never writes to the socket, logs, counts or makes a status of an exception.
+# ---------------------------------------------------------------------------------------------------------------------
+
+Span = Tuple[int, int]  # half open, in bytes
+
+
+class FileBody:
+    """Bytes of an open file, span by span, with literal bytes between them. Owns the descriptor."""
+
+    def __init__(self, descriptor: int, pieces: Sequence[Union[bytes, Span]]) -> None:
+        self.descriptor, self.pieces = descriptor, pieces
+        self.length: Optional[int] = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class StreamBody:
+    """Blocks from a generator; `length` in bytes, or None where nobody knows it before the end.
+
+    The first block is fetched at once: a source that fails on it can still be answered with a refusal.
+    """
+
+    def __init__(self, blocks: Generator[bytes, None, None], length: Optional[int] = None) -> None:
+        self._blocks, self.length = blocks, length
+        self._first = next(blocks, b"")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return itertools.chain((self._first,), self._blocks)
+
+    def close(self) -> None:
+        self._blocks.close()
+
+
+class Answer(NamedTuple):
+    """A response in full. Content-Length, Date, Server and Connection are added when it is sent."""
+
+    status: int
+    headers: Headers = ()
+    body: Union[bytes, FileBody, StreamBody] = b""
+
+
+PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+NOSNIFF = ("X-Content-Type-Options", "nosniff")
+
+
+def plain(status: int, text: str, headers: Headers = ()) -> Answer:
+    """A short text, as every refusal is: one line that no browser takes for a page."""
+    return Answer(status, (PLAIN, NOSNIFF, *headers), text.encode())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Locks: readers share a key, a writer has it alone (UP-9, DL-6)
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class KeyState:
+    """Who holds one key and who waits for it, first come first served."""
+
+    __slots__ = ("readers", "waiting", "writing")
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.writing = False
+        self.waiting: deque[object] = deque()
+
+    def admits(self, shared: bool) -> bool:
+        return not self.writing and (shared or not self.readers)
+
+    def idle(self) -> bool:
+        return not (self.writing or self.readers or self.waiting)
+
+
+class LockTable:
+    """Shared and exclusive locks by key, for the threads of one process; any thread may call.
+
+    One Condition guards the whole table: critical sections are a few dictionary operations. A waiter stands in line
+    behind all who came before it for its key, so neither readers nor writers starve. An entry exists only while its
+    key is held or awaited.
+    """
+
+    def __init__(self, waited: Callable[[float], None] = lambda seconds: None) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._keys: Dict[str, KeyState] = {}
+        self._waited = waited
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @contextlib.contextmanager
+    def holding(self, key: str, seconds: float, otherwise: Refusal) -> Iterator[None]:
+        """Has `key` alone inside the block; refuses with `otherwise` when that takes longer than `seconds`."""
+        self._acquire(key, False, seconds, otherwise)
+        try:
+            yield
+        finally:
+            self._release(key, False)
+
+    @contextlib.contextmanager
+    def reading(self, key: str, seconds: float, otherwise: Refusal) -> Iterator[None]:
+        """Shares `key` with other readers inside the block; refuses with `otherwise` after `seconds`."""
+        self._acquire(key, True, seconds, otherwise)
+        try:
+            yield
+        finally:
+            self._release(key, True)
+
+    def _acquire(self, key: str, shared: bool, seconds: float, otherwise: Refusal) -> None:
+        with self._changed:
+            state = self._keys.get(key)
+            if state is None:
+                state = self._keys[key] = KeyState()
+            if (state.waiting or not state.admits(shared)) and not self._queue(state, shared, seconds):
+                if state.idle():
+                    del self._keys[key]
+                raise Refused(*otherwise)
+            if shared:
+                state.readers += 1
+            else:
+                state.writing = True
+
+    def _queue(self, state: KeyState, shared: bool, seconds: float) -> bool:
+        turn, began = object(), time.monotonic()
+        state.waiting.append(turn)
+        try:
+            return self._changed.wait_for(lambda: state.waiting[0] is turn and state.admits(shared), seconds)
+        finally:
+            state.waiting.remove(turn)
+            self._changed.notify_all()  # who stood behind may be admitted now: one reader beside another
+            self._waited(time.monotonic() - began)
+
+    def _release(self, key: str, shared: bool) -> None:
+        with self._changed:
+            state = self._keys[key]
+            if shared:
+                state.readers -= 1
+            else:
+                state.writing = False
+            if state.waiting:
+                self._changed.notify_all()
+            elif state.idle():
+                del self._keys[key]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The wire: the bytes of one connection, with deadlines
+# ---------------------------------------------------------------------------------------------------------------------
+
+HEAD_BYTES = 65_536
+READ_BYTES = 262_144  # Measured: uploads gain nothing above it, and lose a fifth at 16 KiB
+SMALL_BODY = 65_536  # head and body up to this size leave in one write: no Nagle, no second system call
+MAX_CHUNK_LINE = 4_096  # a chunk's size with its extensions
+MAX_SENDFILE = 1 << 30
+LINGER_IDLE = 5.0  # seconds without a byte after which a refused client is taken to have read its answer
+LINGER_TOTAL = 300.0  # seconds a refused upload is drained at most
+
+
+class Limits(NamedTuple):
+    """What one connection may take, in seconds."""
+
+    head: float = 10.0
+    body_idle: float = 60.0
+    keep_alive: float = 30.0
+
+
+def bad_chunk() -> Refused:
+    return Refused(400, "chunk-malformed", "Bad chunked body")
+
+
+class TimedOut(Exception):
+    """The peer was silent for longer than the wire's patience."""
+
+
+class Wire:
+    """A connected socket with a read-ahead buffer. One thread at a time.
+
+    Time-outs are the kernel's (SO_RCVTIMEO, SO_SNDTIMEO) and not Python's: a socket with a Python time-out is
+    non-blocking, costs a poll(2) before each call and cannot sendfile(2) in one go.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits = Limits()) -> None:
+        self.socket, self.limits = sock, limits
+        self._buffer, self._at = b"", 0  # what was received, and how much of it is used up
+        self._patience = 0.0
+        self._idle = limits.head  # a new connection is opened to say something; later ones may rest
+        self._set_timeout(socket.SO_SNDTIMEO, limits.body_idle)
+
+    def _set_timeout(self, option: int, seconds: float) -> None:
+        micros = max(1, int(seconds * 1e6))  # 0 would mean for ever
+        self.socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", *divmod(micros, 1_000_000)))
+
+    def receive(self, most: int, patience: float) -> bytes:
+        """Up to `most` bytes; b"" at the end of the stream. Raises TimedOut after `patience` seconds of silence."""
+        if patience != self._patience:
+            self._set_timeout(socket.SO_RCVTIMEO, patience)
+            self._patience = patience
+        try:
+            return self.socket.recv(most)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise TimedOut from None
+        except OSError as error:
+            raise Disconnected from error
+
+    def has_buffered(self) -> bool:
+        return self._at < len(self._buffer)
+
+    def read(self, most: int) -> bytes:
+        """Body bytes, buffered ones first; never b"": a stream that ends inside a body is the client's fault."""
+        if self.has_buffered():
+            data = self._buffer[self._at : self._at + most]
+            self._at += len(data)
+            return data
+        try:
+            data = self.receive(most, self.limits.body_idle)
+        except TimedOut:
+            raise Refused(408, "body-timeout", "Timeout waiting for the request body") from None
+        if not data:
+            raise Refused(400, "body-truncated", "Request body ended early")
+        return data
+
+    def read_line(self, most: int) -> bytes:
+        """A line of the chunked coding, of up to `most` bytes without its CRLF."""
+        while (end := self._buffer.find(b"\r\n", self._at, self._at + most + 2)) < 0:
+            rest = self._buffer[self._at : self._at + most + 2]
+            if len(rest) == most + 2 or b"\n" in rest:
+                raise bad_chunk()
+            self._at = len(self._buffer)
+            self._buffer, self._at = rest + self.read(READ_BYTES), 0
+        line = self._buffer[self._at : end]
+        self._at = end + 2
+        return line
+
+    def read_head(self) -> Optional[bytes]:
+        """The next request head without its empty line; None when the peer ends or keeps silent between requests.
+
+        A connection may idle for `limits.keep_alive` seconds; from the first byte a head has `limits.head` seconds.
+        """
+        received, deadline = self._buffer[self._at :], 0.0
+        while (split := heads.take_head(received)) is None:
+            if received and not deadline:
+                deadline = time.monotonic() + self.limits.head
+            try:
+                data = self.receive(HEAD_BYTES, deadline - time.monotonic() if deadline else self._idle)
+            except TimedOut:
+                if received:
+                    raise Refused(408, "head-timeout", "Timeout waiting for the request head") from None
+                return None
+            if not data:
+                return None
+            received += data
+        head, self._buffer = split
+        self._at, self._idle = 0, self.limits.keep_alive
+        return head
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Disconnected from error
+
+    def send_file(self, descriptor: int, span: Span) -> Iterator[int]:
+        """Sends a span of a file; yields the bytes of each step. Plain sockets use sendfile(2), TLS must copy."""
+        at, stop = span
+        while at < stop:
+            try:
+                sent = self._send_some(descriptor, at, stop - at)
+            except OSError as error:
+                raise Disconnected from error
+            if not sent:
+                raise Disconnected("the file became shorter while it was sent")
+            at += sent
+            yield sent
+
+    def _send_some(self, descriptor: int, at: int, size: int) -> int:
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return os.sendfile(self.socket.fileno(), descriptor, at, min(size, MAX_SENDFILE))
+        block = os.pread(descriptor, min(size, READ_BYTES), at)
+        self.socket.sendall(block)
+        return len(block)
+
+    def linger(self) -> None:
+        """Closes so that the peer can read the answer (UP-11): RFC 9112 9.6.
+
+        A close(2) with unread bytes sends a reset, which wipes the answer out of the peer's receive buffer. So only
+        our half is closed; what still comes is thrown away until the peer ends, falls silent or exceeds its time.
+        """
+        deadline = time.monotonic() + LINGER_TOTAL
+        with contextlib.suppress(OSError, Disconnected, TimedOut):
+            self.socket.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline and self.receive(READ_BYTES, LINGER_IDLE):
+                continue
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The body of a request (RFC 9112 6 and 7)
+# ---------------------------------------------------------------------------------------------------------------------
+
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+class Body:
+    """A request's body, read as it arrives, with either framing. One thread."""
+
+    def __init__(self, wire: Wire, length: Optional[int], awaits_continue: bool) -> None:
+        self._wire = wire
+        self.length = length
+        self.received = 0  # bytes of content
+        self.done = length == 0
+        self._rest = length or 0  # bytes to the end of the body or of the current chunk
+        self._awaits_continue = awaits_continue and not self.done
+        self._limit: Optional[int] = None
+        self._broken = False  # after an error nobody can say where the next request begins
+
+    def limit(self, most: int) -> None:
+        """Refuses a body of more than `most` bytes: at once where its length is declared, else when it is exceeded."""
+        self._limit = most
+        self._check_limit(self.length or 0)
+
+    def _check_limit(self, size: int) -> None:
+        if self._limit is not None and size > self._limit:
+            raise Refused(413, "body-too-large", f"Request body is larger than {self._limit} bytes")
+
+    def read(self, most: int) -> bytes:
+        """Up to `most` bytes, b"" at the end. The first call tells a client that waits for it to go on."""
+        try:
+            return b"" if self.done else self._read(most)
+        except BaseException:
+            self._broken = True
+            raise
+
+    def _read(self, most: int) -> bytes:
+        if self._awaits_continue:
+            self._awaits_continue = False
+            if not self._wire.has_buffered():  # RFC 9110 10.1.1: not needed when the body is coming already
+                self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.length is None and not self._rest and not self._next_chunk():
+            return b""
+        data = self._wire.read(min(most, self._rest))
+        self._rest -= len(data)
+        self.received += len(data)
+        if self.length is None:
+            self._check_limit(self.received)
+            if not self._rest and self._wire.read_line(0):
+                raise bad_chunk()
+        else:
+            self.done = not self._rest
+        return data
+
+    def _next_chunk(self) -> bool:
+        match = CHUNK_SIZE.fullmatch(self._wire.read_line(MAX_CHUNK_LINE))
+        if match is None:
+            raise bad_chunk()
+        self._rest = int(match[1], 16)
+        if not self._rest:
+            self._skip_trailers()
+            self.done = True
+        return not self.done
+
+    def _skip_trailers(self) -> None:
+        lines: List[str] = []
+        while len(lines) <= heads.MAX_FIELDS and (line := self._wire.read_line(MAX_CHUNK_LINE)):
+            lines.append(line.decode("latin-1"))
+        heads.parse_fields(lines)  # so that a trailer section is read as strictly as a head
+
+    def leaves_connection_usable(self) -> bool:
+        """Whether what is unread is little and sure to come, so that `drain` may skip it for the next request."""
+        if self._broken or self._awaits_continue:
+            return False
+        return self.done or (self.length is not None and self._rest <= READ_BYTES)
+
+    def drain(self) -> bool:
+        """Skips to the next request; says whether there can be one."""
+        with contextlib.suppress(Refused, heads.BadHead):
+            while self.read(READ_BYTES):
+                continue
+        return self.done
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The exchange: one request and its answer
+# ---------------------------------------------------------------------------------------------------------------------
+
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+BODILESS = frozenset([204, 304])
+
+
+class Exchange:
+    """One request, what a handler may ask of it, and the sending of its answer. One thread."""
+
+    def __init__(self, wire: Wire, head: heads.Head, address: str) -> None:
+        self.head, self.fields, self.method, self.path = head, head.fields, head.method, head.path
+        self.address = address  # the client's, behind trusted proxies
+        self.wire = wire
+        self.key = ""  # for the log, as the next two
+        self.owner = ""
+        self.state = ""
+        self.sent = 0  # bytes of the answer's body
+        self.keep_alive = heads.keeps_alive(head)
+        self.body = Body(wire, heads.body_length(head), heads.expects_continue(head))
+
+    def send(self, answer: Answer, common: str) -> None:
+        """Sends head and body; `common` are the header lines that every answer of the moment has.
+
+        Raises Disconnected when the peer leaves; any other error comes from the body's source, and then the answer on
+        the wire has no proper end. In all cases the connection is of no more use.
+        """
+        body = answer.body
+        self.keep_alive = self.keep_alive and self.body.leaves_connection_usable()
+        length = len(body) if isinstance(body, bytes) else body.length
+        chunked = length is None and self.head.minor > 0
+        self.keep_alive = self.keep_alive and (length is not None or chunked)
+        head = self._head(answer, common, length, chunked)
+        if self.method == "HEAD" or answer.status in BODILESS:
+            self.wire.send(head)
+        elif isinstance(body, bytes):
+            self.wire.send(head + body)
+            self.sent = len(body)
+        elif isinstance(body, FileBody):
+            self._send_file(head, body)
+        else:
+            self._send_stream(head, body, chunked)
+
+    def _head(self, answer: Answer, common: str, length: Optional[int], chunked: bool) -> bytes:
+        lines = [f"HTTP/1.1 {answer.status} {PHRASES.get(answer.status, 'Unknown')}\r\n{common}"]
+        for name, value in answer.headers:
+            if "\n" in value or "\r" in value:
+                raise ValueError(f"line break in header {name}")
+            lines.append(f"{name}: {value}")
+        if answer.status not in BODILESS:
+            if length is not None:
+                lines.append(f"Content-Length: {length}")
+            elif chunked:
+                lines.append("Transfer-Encoding: chunked")
+        if not self.keep_alive:
+            lines.append("Connection: close")
+        elif self.head.minor == 0:
+            lines.append("Connection: keep-alive")
+        lines.append("\r\n")
+        return "\r\n".join(lines).encode("utf-8")
+
+    def _send_file(self, head: bytes, body: FileBody) -> None:
+        if len(body.pieces) == 1 and isinstance(body.pieces[0], tuple) and (body.length or 0) <= SMALL_BODY:
+            start, stop = body.pieces[0]
+            data = os.pread(body.descriptor, stop - start, start)
+            if len(data) < stop - start:
+                raise Disconnected("the file became shorter before it was sent")
+            self.wire.send(head + data)
+            self.sent = len(data)
+            return
+        self.wire.send(head)
+        for piece in body.pieces:
+            if isinstance(piece, bytes):
+                self.wire.send(piece)
+                self.sent += len(piece)
+            else:
+                for sent in self.wire.send_file(body.descriptor, piece):
+                    self.sent += sent
+
+    def _send_stream(self, head: bytes, body: StreamBody, chunked: bool) -> None:
+        for block in body:
+            if block:
+                self.wire.send(head + (b"%x\r\n%b\r\n" % (len(block), block) if chunked else block))
+                self.sent += len(block)
+                head = b""
+        if body.length is not None and self.sent != body.length:
+            raise ValueError("a body of another length than announced")
+        self.wire.send(head + (b"0\r\n\r\n" if chunked else b""))
+
+
+class Handler(Protocol):
+    """What serves a route. One instance serves all threads."""
+
+    def respond(self, exchange: Exchange) -> Answer: ...
+
+
+Gate = Callable[[Exchange], None]  # raises Refused, or lets pass
+KNOWN_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"])
+
+
+class Site:
+    """Gates in their order, then the route table: path -> method -> handler; any other path goes to `otherwise`."""
+
+    def __init__(
+        self, gates: Sequence[Gate], routes: Mapping[str, Mapping[str, Handler]], otherwise: Mapping[str, Handler]
+    ) -> None:
+        self._gates, self._routes, self._otherwise = gates, routes, otherwise
+
+    def respond(self, exchange: Exchange) -> Answer:
+        for gate in self._gates:
+            gate(exchange)
+        methods = self._routes.get(exchange.path, self._otherwise)
+        handler = methods.get("GET" if exchange.method == "HEAD" else exchange.method)
+        if handler is None:
+            self._refuse_method(exchange.method, methods)
+        return handler.respond(exchange)
+
+    @staticmethod
+    def _refuse_method(method: str, methods: Mapping[str, Handler]) -> NoReturn:
+        if method not in KNOWN_METHODS:  # ST-2
+            raise Refused(501, "method-unknown", "Method is not implemented")
+        allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+        raise Refused(405, "method-not-allowed", "Method is not allowed here", [("Allow", allowed)])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The server: a thread accepts, one thread a connection serves
+# ---------------------------------------------------------------------------------------------------------------------
+
+REFUSAL_SLOTS = 64  # connections above the cap that are still told 503; beyond them the door is just shut
+Identify = Callable[[str, heads.Fields], str]  # peer address, request fields -> client address
+
+
+class Connection(socketserver.BaseRequestHandler):
+    """One connection: its requests one after the other, in its own thread."""
+
+    server: StorageServer
+
+    def setup(self) -> None:
+        self.idle = False  # between two requests
+        self.peer = self.client_address[0] if self.client_address else ""
+        self.crowded = self.server.enter(self)
+
+    def finish(self) -> None:
+        self.server.leave(self)
+        self.request.close()
+
+    def handle(self) -> None:
+        try:
+            self.wire = Wire(self._secured(), self.server.limits)
+            if self.crowded:
+                self._refuse_head(Refused(503, "too-many-connections", "Too many connections", [("Retry-After", "1")]))
+            else:
+                while self._exchange():
+                    continue
+        except (Disconnected, OSError) as error:  # a peer that left, or never spoke TLS, is no news
+            self.server.log.debug("disconnect", ip=self.peer, error=type(error).__name__)
+
+    def _secured(self) -> socket.socket:
+        """The socket, after the TLS handshake where there is one: not in the accept loop, which it would stall."""
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.server.tls is not None:
+            self.request.settimeout(self.server.limits.head)
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+            self.request.settimeout(None)
+        return self.request  # type: ignore[no-any-return]
+
+    def _exchange(self) -> bool:
+        """Serves one request; says whether another may follow."""
+        head = heads.NO_HEAD
+        try:
+            raw = self._await_head()
+            if raw is None:
+                return False
+            head = heads.parse_head(raw)
+            exchange = Exchange(self.wire, head, self.server.identify(self.peer, head.fields))
+        except (Refused, heads.BadHead) as error:
+            self._refuse_head(refusal(error), head)
+            return False
+        return self._serve(exchange)
+
+    def _await_head(self) -> Optional[bytes]:
+        self.idle = True
+        try:
+            return None if self.server.stopping else self.wire.read_head()
+        finally:
+            self.idle = False
+
+    def _refuse_head(self, refused: Refused, head: heads.Head = heads.NO_HEAD) -> None:
+        """Answers what could not become an exchange, and ends the connection."""
+        exchange = Exchange(self.wire, head._replace(fields={"connection": "close"}), self.peer)
+        if self._finish(exchange, self._refuse(refused), refused.reason, time.monotonic()):
+            self.wire.linger()
+
+    def _serve(self, exchange: Exchange) -> bool:
+        began = time.monotonic()
+        reason = ""
+        try:
+            answer = self.server.site.respond(exchange)
+        except Disconnected:
+            self._record(exchange, 499, "client-gone", began)
+            return False
+        except Exception as error:  # the one place where errors become answers
+            refused = refusal(error)
+            reason = refused.reason
+            self._report(error, refused, exchange)
+            answer = self._refuse(refused)
+        exchange.keep_alive = exchange.keep_alive and not self.server.stopping
+        if not self._finish(exchange, answer, reason, began):
+            return False
+        if not exchange.keep_alive:
+            self.wire.linger()
+            return False
+        return exchange.body.drain()
+
+    @staticmethod
+    def _refuse(refused: Refused) -> Answer:
+        return plain(refused.status, refused.text, refused.headers)
+
+    def _finish(self, exchange: Exchange, answer: Answer, reason: str, began: float) -> bool:
+        """Sends and records; says whether the answer went out whole."""
+        whole = False
+        try:
+            exchange.send(answer, self.server.common_headers())
+            whole = True
+        except Disconnected:
+            reason = reason or "client-gone"
+        except Exception as error:
+            reason = reason or "answer-broken"
+            self._report(error, refusal(error), exchange)
+        finally:
+            if not isinstance(answer.body, bytes):
+                answer.body.close()
+            self._record(exchange, answer.status, reason, began)
+        return whole
+
+    def _report(self, error: Exception, refused: Refused, exchange: Exchange) -> None:
+        """What an operator must see in full, and a client must not: faults of the storage and of ours."""
+        if refused.status >= 500 and not isinstance(error, Refused):
+            trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self.server.log.event("error", reason=refused.reason, target=exchange.head.target, trace=trace)
+
+    def _record(self, exchange: Exchange, status: int, reason: str, began: float) -> None:
+        """LG-1 and MT-1: one line, one tick."""
+        seconds = time.monotonic() - began
+        head = exchange.head
+        text = (
+            f'event=access ip="{exchange.address}" status={status} bytes={exchange.sent}'
+            f" method={head.method} target={quoted(head.target)} path={quoted(exchange.key)} seconds={seconds:.4f}"
+        )
+        if exchange.owner:
+            text += f" owner={quoted(exchange.owner)}"
+        elif "user-agent" in exchange.fields:
+            text += f" ua={quoted(exchange.fields['user-agent'])}"
+        if exchange.state:
+            text += f" state={exchange.state}"
+        if exchange.body.received:
+            text += f" received={exchange.body.received}"
+        if reason:
+            text += f" reason={reason}"
+        self.server.log.write(text)
+        self.server.metrics.answered(head.method, status, reason, exchange.body.received, exchange.sent, seconds)
+
+
+class StorageServer(ThreadingHTTPServer):
+    """Accepts connections and ends in good order. It knows HTTP; what is served is the Site's business.
+
+    `serve_forever` runs in one thread, `stop` may be called from any other.
+    """
+
+    request_queue_size = 1024  # http.server listens with 5, which a build farm overruns
+    daemon_threads = True
+    block_on_close = False  # `stop` waits, with a limit
+
+    def __init__(
+        self,
+        address: Tuple[str, int],
+        site: Site,
+        log: Log,
+        metrics: Metrics,
+        identify: Identify = lambda peer, fields: peer,
+        tls: Optional[ssl.SSLContext] = None,
+        limits: Limits = Limits(),
+        max_connections: int = 1000,
+    ) -> None:
+        self.site, self.log, self.metrics, self.identify = site, log, metrics, identify
+        self.tls, self.limits, self.max_connections = tls, limits, max_connections
+        self.stopping = False
+        self._open: Set[Connection] = set()
+        self._changed = threading.Condition()
+        self._common = (0, "")
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, Connection)
+
+    def server_bind(self) -> None:
+        """As socketserver does it: http.server adds a reverse DNS look-up, which can hang the start."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    @property
+    def connections(self) -> int:
+        return len(self._open)
+
+    def common_headers(self) -> str:
+        """The header lines of every answer, made once a second (RFC 9110 6.6.1)."""
+        now = int(time.time())
+        if self._common[0] != now:
+            self._common = now, f"Date: {preconditions.http_date(now)}\r\nServer: kcistorage/{__version__}"
+        return self._common[1]
+
+    def get_request(self) -> Tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self.log.event("accept-failed", error=os.strerror(error.errno))
+                select.select([], [], [], 0.1)  # the listening socket stays readable: without a pause this would spin
+            raise
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self.connections >= self.max_connections + REFUSAL_SLOTS:
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def enter(self, connection: Connection) -> bool:
+        """Counts a connection in; says whether it is one too many."""
+        with self._changed:
+            self._open.add(connection)
+            return self.connections > self.max_connections
+
+    def leave(self, connection: Connection) -> None:
+        with self._changed:
+            self._open.discard(connection)
+            self._changed.notify_all()
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes; who must be lingered for has been."""
+        self.close_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A fault of ours outside any request: one line instead of socketserver's print to stderr."""
+        self.log.event("error", reason="connection-failed", trace=traceback.format_exc())
+
+    def stop(self, seconds: float = 30.0) -> bool:
+        """CF-3: stops accepting, ends idle connections, lets running requests end; says whether all did in time."""
+        self.stopping = True
+        self.shutdown()
+        self.server_close()
+        with self._changed:
+            for connection in self._open:
+                if connection.idle:
+                    with contextlib.suppress(OSError):  # it may have gone by itself
+                        connection.request.shutdown(socket.SHUT_RD)
+            return self._changed.wait_for(lambda: not self._open, seconds)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Drivers: where objects live
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+Tags = Sequence[Tuple[str, str]]
+
+
+class Found(Protocol):
+    """An object opened for reading: these bytes, whatever is uploaded later (DL-6). Who got it closes `descriptor`."""
+
+    @property
+    def descriptor(self) -> int: ...
+    @property
+    def size(self) -> int: ...  # bytes
+    @property
+    def etag(self) -> str: ...  # strong, with its quotes; another one after every overwrite
+    @property
+    def modified(self) -> int: ...  # seconds since the epoch
+    @property
+    def content_type(self) -> str: ...  # as stored; "" where nobody said
+    @property
+    def state(self) -> str: ...  # cached | uncached
+
+
+class Incoming(Protocol):
+    """An object on its way in. `write` as often as needed, then `commit` at most once. One thread."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def commit(self, key: str, content_type: str, tags: Tags) -> str:
+        """Makes the object visible, at once and whole; it is on stable storage when this returns its ETag."""
+
+
+class Driver(Protocol):
+    """Objects by key. Any thread may call; who commits holds the key's lock.
+
+    Errors are OSErrors, and the request path knows what to make of them: ENOSPC is a full storage, EISDIR and ENOTDIR a
+    key that needs an object as a folder or the reverse.
+    """
+
+    def open(self, key: str) -> Optional[Found]:
+        """The object, or None where there is none."""
+
+    def create(self, key: Optional[str]) -> ContextManager[Incoming]:
+        """A new object; leaving the block without a commit leaves no trace. `key` is None while it is not known yet."""
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """All keys that start with `prefix`, sorted by bytes, in bounded memory."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Answering with an object: preconditions, then ranges (RFC 9110 13.2.2, 14)
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def failed(status: int, size: int) -> Refused:
+    if status == 412:
+        return Refused(412, "precondition-failed", "Precondition Failed")
+    ranges = [("Content-Range", preconditions.unsatisfied_range(size)), ("Accept-Ranges", "bytes")]
+    return Refused(416, "range-unsatisfiable", "Range Not Satisfiable", ranges)
+
+
+def answer_ranges(found: Found, content_type: str, spans: Sequence[Span], headers: Headers) -> Answer:
+    """Several ranges: multipart/byteranges (RFC 9110 14.6)."""
+    boundary = secrets.token_hex(16)
+    parts, end, _ = preconditions.multipart_ranges(spans, found.size, content_type, boundary)
+    pieces: List[Union[bytes, Span]] = [piece for part in parts for piece in (part.head, part.span)]
+    told = [("Content-Type", f"multipart/byteranges; boundary={boundary}"), ("Accept-Ranges", "bytes"), *headers]
+    return Answer(206, told, FileBody(found.descriptor, [*pieces, end]))
+
+
+def answer_object(exchange: Exchange, found: Found, content_type: str, headers: Headers) -> Answer:
+    """The answer to a GET or HEAD of an object (DL-4, DL-5). Takes over the descriptor."""
+    what = preconditions.Representation(found.size, found.etag, found.modified)
+    decision = preconditions.decide(exchange.method, exchange.fields, what)
+    validators = [("ETag", found.etag), ("Last-Modified", preconditions.http_date(found.modified))]
+    if not decision.spans:
+        os.close(found.descriptor)
+        if decision.status == 304:
+            return Answer(304, validators)
+        raise failed(decision.status, found.size)
+    if len(decision.spans) > 1:
+        return answer_ranges(found, content_type, decision.spans, [*validators, *headers])
+    told = [("Content-Type", content_type), ("Accept-Ranges", "bytes"), *validators, *headers]
+    if decision.status == 206:
+        told.append(("Content-Range", preconditions.content_range(decision.spans[0], found.size)))
+    return Answer(decision.status, told, FileBody(found.descriptor, decision.spans))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Handlers: KernelCI begins here
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Constant:
+    """A route with one answer: banner, robots.txt, favicon (ST-1, ST-3)."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def respond(self, exchange: Exchange) -> Answer:
+        return self._answer
+
+
+class Credentials:
+    """Who may do what (AU-1 to AU-6). Any thread."""
+
+    def __init__(self, keys: Sequence[str], users: Sequence[tokens.User], enforce_expiry: bool) -> None:
+        self._keys, self._users, self._enforce_expiry = keys, users, enforce_expiry
+
+    def owner(self, exchange: Exchange) -> str:
+        """The e-mail of the token's user; raises BadToken."""
+        token = tokens.bearer(exchange.fields.get("authorization"))
+        exchange.owner = tokens.verify(token, self._keys, time.time(), self._enforce_expiry)
+        return exchange.owner
+
+    def permit(self, email: str, key: str, path: str) -> None:
+        if not tokens.may_upload(email, key, self._users):
+            text = f"User {email} has no upload permissions for path {path or key}"
+            raise Refused(403, "not-permitted", text)
+
+
+class CheckAuth:
+    """AU-4: whose token is this?"""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def respond(self, exchange: Exchange) -> Answer:
+        return plain(200, f"Authorized: {self._credentials.owner(exchange)}", [("Cache-Control", "no-store")])
+
+
+class UploadedFile:
+    """One file of a form, on its way in. Its key is known once the path is."""
+
+    def __init__(self, field: str, filename: str, incoming: Incoming, key: Optional[str]) -> None:
+        self.field, self.filename, self.incoming, self.key = field, filename, incoming, key
+
+
+class UploadForm:
+    """The fields of one upload as they arrive, in any order (UP-2, UP-3, UP-5).
+
+    `admit(path, filename)` checks a key, takes its lock and gives it; `create(key)` opens an object for writing. Both
+    are called as early as the order of the fields allows, so that a refusal costs the client as little as possible.
+    """
+
+    MAX_PATH = 4_096  # bytes; a key has 1,024 at most, and slashes do not count
+    MAX_FILES = 100  # each has an open descriptor
+    FILE_FIELD = re.compile(r"file[0-9]+")
+
+    def __init__(self, admit: Callable[[str, str], str], create: Callable[[Optional[str]], Incoming]) -> None:
+        self._admit, self._create = admit, create
+        self._path: Optional[bytearray] = None
+        self._path_known = False
+        self._files: List[UploadedFile] = []
+        self._write: Callable[[bytes], object] = len  # where the bytes of the part go; len is as good as nowhere
+
+    def take(self, event: Union[formdata.Part, bytes, None]) -> None:
+        if isinstance(event, bytes):
+            self._write(event)
+        elif event is None:
+            self._end_part()
+        elif event.name == "path":
+            self._begin_path()
+        elif self.FILE_FIELD.fullmatch(event.name):
+            self._begin_file(event)
+
+    def _begin_path(self) -> None:
+        if self._path is not None:
+            raise Refused(400, "path-repeated", "More than one path field in upload")
+        self._path = bytearray()
+        self._write = self._extend_path
+
+    def _extend_path(self, data: bytes) -> None:
+        assert self._path is not None
+        self._path += data
+        if len(self._path) > self.MAX_PATH:
+            raise Refused(400, "path-too-long", f"The path field is longer than {self.MAX_PATH} bytes")
+
+    def _begin_file(self, part: formdata.Part) -> None:
+        if not part.filename:
+            raise Refused(400, "no-filename", "No filename provided")
+        if len(self._files) >= self.MAX_FILES:
+            raise Refused(400, "too-many-files", f"More than {self.MAX_FILES} files in one upload")
+        key = self._key(part.filename) if self._path_known else None
+        self._files.append(UploadedFile(part.name, part.filename, self._create(key), key))
+        self._write = self._files[-1].incoming.write
+
+    def _end_part(self) -> None:
+        if self._path is not None and not self._path_known:
+            self._path_known = True
+            self._resolve()
+        self._write = len
+
+    def _resolve(self) -> None:
+        """Keys for the files that came before the path."""
+        for file in self._files:
+            if file.key is None:
+                file.key = self._key(file.filename)
+
+    def _key(self, filename: str) -> str:
+        try:
+            path = (self._path or b"").decode()
+        except UnicodeDecodeError:
+            raise Refused(400, "path-not-utf8", "The path field is not UTF-8") from None
+        key = self._admit(path, filename)
+        if any(file.key == key for file in self._files):
+            raise Refused(400, "key-repeated", "Two files of this upload have the same path")
+        return key
+
+    def complete(self) -> List[UploadedFile]:
+        """All files, each with its key. The form has ended; a path that did not come is an empty one."""
+        if not any(file.field == "file0" for file in self._files):
+            raise Refused(400, "no-file0", "No file0 field in upload")
+        self._resolve()
+        return self._files
+
+
+UPLOAD_WAITED: Refusal = (409, "upload-locked", "Timeout waiting for upload")
+DOWNLOAD_WAITED: Refusal = (408, "download-locked", "Timeout waiting for upload")
+FORM_OVERHEAD = 1 << 20  # bytes of boundaries, part heads and small fields that a form may add to the largest file
+
+
+class Upload:
+    """POST /upload, /v1/file (UP-1 to UP-12): a form in, objects stored, all or nothing of each."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        locks: LockTable,
+        credentials: Credentials,
+        reserved: Sequence[str],
+        tags: Sequence[Tuple[str, str]] = (),
+        most: int = 4 << 30,
+        wait_seconds: float = 30.0,
+    ) -> None:
+        self._driver, self._locks, self._credentials = driver, locks, credentials
+        self._reserved, self._tags, self._most, self._wait_seconds = reserved, tags, most, wait_seconds
+
+    def respond(self, exchange: Exchange) -> Answer:
+        email = self._credentials.owner(exchange)
+        told_type = self._told_type(exchange)
+        exchange.body.limit(self._most + FORM_OVERHEAD)
+        with contextlib.ExitStack() as held:  # locks and uploads: let go together, after the last commit
+            form = UploadForm(
+                lambda path, filename: self._admit(exchange, path, filename, held),
+                lambda key: held.enter_context(self._driver.create(key)),
+            )
+            for event in formdata.events(
+                exchange.body.read, formdata.boundary(exchange.fields.get("content-type", ""))
+            ):
+                form.take(event)
+            etags = [self._commit(file, email, told_type) for file in form.complete()]
+        return Answer(200, [("ETag", etags[0])])
+
+    @staticmethod
+    def _told_type(exchange: Exchange) -> str:
+        """UP-6: what the uploader says the files are."""
+        told = exchange.fields.get("content-type-upstream", "")
+        if told and not names.valid_media_type(told):
+            raise Refused(400, "media-type-malformed", "Content-Type-Upstream is not a media type")
+        return told
+
+    def _admit(self, exchange: Exchange, path: str, filename: str, held: contextlib.ExitStack) -> str:
+        key = names.storage_key(path, filename, self._reserved)
+        exchange.key = exchange.key or key
+        self._credentials.permit(exchange.owner, key, path)
+        held.enter_context(self._locks.holding(key, self._wait_seconds, UPLOAD_WAITED))
+        return key
+
+    def _commit(self, file: UploadedFile, email: str, told_type: str) -> str:
+        assert file.key is not None
+        content_type = told_type or names.content_type(file.key)
+        return file.incoming.commit(file.key, content_type, (("owner", email), *self._tags))
+
+
+class Download:
+    """GET /<key> (DL-1 to DL-8)."""
+
+    def __init__(self, driver: Driver, locks: LockTable, metrics: Metrics, wait_seconds: float = 30.0) -> None:
+        self._driver, self._locks, self._metrics, self._wait_seconds = driver, locks, metrics, wait_seconds
+
+    def respond(self, exchange: Exchange) -> Answer:
+        key = names.requested_key(exchange.path)
+        if key is None or key.startswith(PRIVATE):
+            raise self._not_found(exchange.path.lstrip("/") if key is None else key)
+        exchange.key = key
+        with self._locks.reading(
+            key, self._wait_seconds, DOWNLOAD_WAITED
+        ):  # only to open: an open file stays what it is
+            found = self._driver.open(key)
+        if found is None:
+            raise self._not_found(key)
+        exchange.state = found.state
+        self._metrics.downloaded(found.state)
+        stored = names.valid_media_type(found.content_type)  # else a sidecar by hand, which could break the head
+        content_type = found.content_type if stored else names.content_type(key)
+        headers = [("Content-Disposition", names.content_disposition(key)), NOSNIFF]
+        return answer_object(exchange, found, content_type, headers)
+
+    @staticmethod
+    def _not_found(key: str) -> Refused:
+        return Refused(404, "not-found", f"Not Found: {key}")
+
+
+class Listing:
+    """GET /v1/list (LS-1): the keys, streamed. `?prefix=` is percent-decoded as a path is: `+` stays `+`."""
+
+    BLOCK = 65_536
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+
+    def respond(self, exchange: Exchange) -> Answer:
+        pairs = (pair.partition("=") for pair in exchange.head.query.split("&"))
+        prefix = next((unquote(value) for name, _, value in pairs if name == "prefix"), "")
+        return Answer(200, (PLAIN, NOSNIFF), StreamBody(self._blocks(prefix.lstrip("/"))))
+
+    def _blocks(self, prefix: str) -> Generator[bytes, None, None]:
+        block = bytearray()
+        for key in filter(names.is_key, self._driver.keys(prefix)):  # others were put there by hand: no URL finds them
+            block += key.encode() + b"\n"
+            if len(block) >= self.BLOCK:
+                yield bytes(block)
+                block.clear()
+        yield bytes(block)
+
+
+class Unlisted:
+    """GET /v1/list where `[list] enabled = false` (LS-1)."""
+
+    def respond(self, exchange: Exchange) -> Answer:
+        raise Refused(403, "list-disabled", "Listing is disabled")
+
+
+class MetricsPage:
+    """GET /metrics (MT-1)."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def respond(self, exchange: Exchange) -> Answer:
+        return Answer(200, [("Content-Type", self._metrics.CONTENT_TYPE), NOSNIFF], self._metrics.text())
+
+
+class Bans:
+    """The gates before every handler (GA-1, GA-2)."""
+
+    def __init__(self, agents: guards.AgentBan, subnets: guards.Subnets, log: Log) -> None:
+        self._agents, self._subnets, self._log = agents, subnets, log
+
+    def check_subnet(self, exchange: Exchange) -> None:
+        if self._subnets.contains(exchange.address):
+            self._ban("subnet_ban", "subnet-ban", exchange)
+
+    def check_agent(self, exchange: Exchange) -> None:
+        if self._agents.banned(exchange.fields.get("user-agent", "")):
+            self._ban("useragent_ban", "useragent-ban", exchange)
+
+    def _ban(self, event: str, reason: str, exchange: Exchange) -> None:
+        agent = exchange.fields.get("user-agent", "")
+        self._log.event(event, ip=exchange.address, ua=agent, target=exchange.head.target)
+        raise Refused(403, reason, "Forbidden")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Configuration (CF-2): the dataclasses are the format; config.toml.example shows each key at its default
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    storage_path: str = "./storage"
+
+
+@dataclasses.dataclass(frozen=True)
+class Azure:
+    account: str = ""
+    key: str = secret()
+    container: str = ""
+    sastoken: str = secret()
+    endpoint: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class S3:
+    endpoint: str = ""
+    bucket: str = ""
+    access_key: str = ""
+    secret_key: str = secret()
+    region: str = ""
+    secure: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    name: str
+    prefixes: Tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Auth:
+    enforce_expiry: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class ListOptions:
+    enabled: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class UserAgent:
+    defaults: bool = True
+    ban: Tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    cleanup_chunk_size: int = 100_000
+    revalidate_seconds: int = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    tag_key: str = "retention"
+    tag_value: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DownloadChallenge:
+    user_agents: Tuple[str, ...] = ()
+    secret: str = secret()
+    cookie_ttl_seconds: int = 600
+    ipv4_prefix_length: int = 24
+    ipv6_prefix_length: int = 64
+    fallback_bytes_per_second: int = 0
+    secure_cookie: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LimitOptions:
+    upload_bytes: int = 4 << 30
+    connections: int = 1000
+    head_seconds: float = 10.0
+    body_idle_seconds: float = 60.0
+    keep_alive_seconds: float = 30.0
+    lock_seconds: float = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    driver: str = "azure"
+    jwt_secret: str = secret()
+    unified_secret: str = secret()
+    block_subnets: Tuple[str, ...] = ()
+    trusted_proxies: Tuple[str, ...] = guards.DEFAULT_TRUSTED_PROXIES
+    local: Local = Local()
+    azure: Azure = Azure()
+    s3: S3 = S3()
+    users: Tuple[User, ...] = ()
+    auth: Auth = Auth()
+    list: ListOptions = ListOptions()
+    useragent: UserAgent = UserAgent()
+    cache: Cache = Cache()
+    retention: Retention = Retention()
+    download_challenge: DownloadChallenge = DownloadChallenge()
+    limits: LimitOptions = LimitOptions()
+
+
+def load_config(path: str) -> Config:
+    """Reads and checks a configuration file; raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `kcistorage --init` writes one") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        config = section(Config, table)
+        check_config(config)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return config
+
+
+def check_config(config: Config) -> None:
+    """What types cannot say."""
+    if config.driver not in DRIVERS:
+        raise wrong("driver", config.driver, " or ".join(f'"{name}"' for name in DRIVERS))
+    if not (config.jwt_secret or config.unified_secret):  # AU-2
+        raise wrong("jwt_secret", "", "a secret, such as `kcistorage --generate-jwt-secret` prints")
+    for key in ("block_subnets", "trusted_proxies"):
+        try:
+            guards.networks(getattr(config, key))
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+    if "" in config.useragent.ban:
+        raise wrong(
+            "useragent.ban", config.useragent.ban, "words of at least one character: an empty one bans everybody"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", config.retention.tag_key):
+        raise wrong("retention.tag_key", config.retention.tag_key, "letters, digits, _ . -")
+    if not re.fullmatch(r"[ -~]*", config.retention.tag_value):
+        raise wrong("retention.tag_value", config.retention.tag_value, "printable ASCII")
+    if config.download_challenge.user_agents:
+        raise wrong("download_challenge.user_agents", config.download_challenge.user_agents, "[] in this version")
+    for table in (config.limits, config.cache):
+        for field in dataclasses.fields(table):
+            value = getattr(table, field.name)
+            if value <= 0 and field.name != "revalidate_seconds":
+                where = "limits" if table is config.limits else "cache"
+                raise wrong(f"{where}.{field.name}", value, "a number above 0")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Putting it together
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def open_local(config: Config) -> Driver:
+    try:
+        return LocalDriver(config.local.storage_path)
+    except OSError as error:
+        expected = f"a folder that can be written ({error.strerror})"
+        raise wrong("local.storage_path", config.local.storage_path, expected) from None
+
+
+def open_azure(config: Config) -> Driver:
+    raise wrong("driver", config.driver, '"local" in this version')
+
+
+DRIVERS: Mapping[str, Callable[[Config], Driver]] = {"local": open_local, "azure": open_azure, "s3": open_azure}
+
+BANNER = "KernelCI Proxy Server"  # ST-1; Upstream: deployed servers say KernelCI Storage Server
+ICON = "https://kernelci.org/favicon.ico"
+# Keys that no object may have (UP-4): the private folder, and every route, served now or in the protocol.
+RESERVED = (
+    f"{PRIVATE}/",
+    "favicon.ico",
+    "metrics",
+    "robots.txt",
+    "upload",
+    "v1/archive",
+    "v1/checkauth",
+    "v1/download-challenge",
+    "v1/file",
+    "v1/list",
+)
+
+
+def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Site:
+    """The protocol as a table."""
+    locks = LockTable(metrics.lock_waited)
+    users = [tokens.User(user.name, user.prefixes) for user in config.users]
+    keys = [key for key in (config.jwt_secret, config.unified_secret) if key]
+    credentials = Credentials(keys, users, config.auth.enforce_expiry)
+    retention, limits = config.retention, config.limits
+    tags = [(retention.tag_key, retention.tag_value)] if retention.tag_value else []
+    upload = Upload(driver, locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds)
+    agents = (*(guards.DEFAULT_BANNED_AGENTS if config.useragent.defaults else ()), *config.useragent.ban)
+    bans = Bans(guards.AgentBan(agents), guards.Subnets(guards.networks(config.block_subnets)), log)
+    return Site(
+        gates=[bans.check_subnet, bans.check_agent],
+        routes={
+            "/": {"GET": Constant(plain(200, BANNER))},
+            "/robots.txt": {"GET": Constant(plain(200, "User-agent: *\nDisallow: /\n"))},
+            "/favicon.ico": {"GET": Constant(plain(301, "", [("Location", ICON)]))},
+            "/upload": {"POST": upload},
+            "/v1/file": {"POST": upload},
+            "/v1/checkauth": {"GET": CheckAuth(credentials)},
+            "/v1/list": {"GET": Listing(driver) if config.list.enabled else Unlisted()},
+            "/metrics": {"GET": MetricsPage(metrics)},
+        },
+        otherwise={"GET": Download(driver, locks, metrics, limits.lock_seconds)},
+    )
+
+
+def build_server(
+    config: Config, address: Tuple[str, int], files: str, tls: Optional[ssl.SSLContext], log: Log
+) -> StorageServer:
+    driver = DRIVERS[config.driver](config)
+    disks = {"files": files, **({"storage": config.local.storage_path} if config.driver == "local" else {})}
+    metrics = Metrics(disks, __version__, lambda: 0, lambda: server.connections)
+    trusted = guards.Subnets(guards.networks(config.trusted_proxies))
+    limits = config.limits
+    server = StorageServer(
+        address,
+        build_site(config, driver, log, metrics),
+        log,
+        metrics,
+        lambda peer, fields: guards.client_address(
+            peer, fields.get("x-forwarded-for"), fields.get("forwarded"), trusted
+        ),
+        tls,
+        Limits(limits.head_seconds, limits.body_idle_seconds, limits.keep_alive_seconds),
+        limits.connections,
+    )
+    return server
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Command line (CF-1, CF-3)
+# ---------------------------------------------------------------------------------------------------------------------
+
+INITIAL_CONFIG = """\
+# kcistorage: see config.toml.example for every key
+driver = "local"
+jwt_secret = "{secret}"
+
+[local]
+storage_path = "./storage"
+
+# Without any [[users]], every valid token may upload anywhere.
+# [[users]]
+# name = "you@example.com"
+# prefixes = ["your-builds/"]
+"""
+
+
+def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="kcistorage", description="KernelCI artifact storage server.")
+    parser.add_argument(
+        "--config-file",
+        default="./config.toml",
+        metavar="FILE",
+        help="default %(default)s; env KCI_STORAGE_CONFIG wins",
+    )
+    parser.add_argument(
+        "--files-directory", default="./", metavar="DIR", help="working folder, for the cache; default %(default)s"
+    )
+    parser.add_argument(
+        "--ssl-directory", default="./ssl", metavar="DIR", help="with cert.pem and key.pem: HTTPS; default %(default)s"
+    )
+    parser.add_argument(
+        "--init", action="store_true", help="write a configuration with a fresh secret and print how to upload"
+    )
+    parser.add_argument("--generate-jwt-secret", action="store_true", help="print a secret for the configuration")
+    parser.add_argument("--generate-jwt-token", metavar="EMAIL", help="print an upload token for a user")
+    parser.add_argument("--expires-in", type=float, metavar="DAYS", help="with --generate-jwt-token: days it is valid")
+    parser.add_argument("--verbose", action="store_true", help="debug lines in the log; as env STORAGE_DEBUG")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser.parse_args(arguments)
+
+
+def listen_address(environment: Mapping[str, str]) -> Tuple[str, int]:
+    host, port = environment.get("KCI_STORAGE_HOST", "0.0.0.0"), environment.get("KCI_STORAGE_PORT", "3000")
+    if not (port.isdecimal() and int(port) < 65_536):
+        raise wrong("KCI_STORAGE_PORT", port, "a port from 0 to 65535")
+    return host, int(port)
+
+
+def tls_context(folder: str) -> Optional[ssl.SSLContext]:
+    """HTTPS when the folder holds a certificate and its key; one without the other is a mistake."""
+    certificate, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+    there = [os.path.exists(path) for path in (certificate, key)]
+    if not any(there):
+        return None
+    if not all(there):
+        raise wrong("--ssl-directory", folder, "both cert.pem and key.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise wrong("--ssl-directory", folder, f"a certificate and its key as PEM ({error})") from None
+    return context
+
+
+def signing_secret(config: Config) -> str:
+    return config.jwt_secret or config.unified_secret
+
+
+def initialize(path: str, environment: Mapping[str, str], scheme: str) -> None:
+    """CF-3: writes the configuration unless there is one, then prints an upload that can be pasted as it is."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it holds the secret
+    except FileExistsError:
+        print(f"{path} is there already: kept as it is.")
+    except OSError as error:
+        raise wrong("--config-file", path, f"a file that can be written ({error.strerror})") from None
+    else:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(INITIAL_CONFIG.format(secret=tokens.new_secret()))
+        print(f"{path}: written, with the local driver and a fresh secret.")
+    config = load_config(path)
+    host, port = listen_address(environment)
+    print_example(config, f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}")
+
+
+def print_example(config: Config, url: str) -> None:
+    user = next((user for user in config.users if user.prefixes), User("you@example.com", ("",)))
+    folder = user.prefixes[0].strip("/") or "hello"
+    source = Path(__file__).resolve()
+    sample = next((path for path in (source.with_name("README.md"), source) if path.is_file()), Path("README.md"))
+    token = tokens.mint(user.name, signing_secret(config), time.time())
+    print("\nUpload a file:")
+    fields = f"-F path={shlex.quote(folder)} -F file0=@{shlex.quote(str(sample))}"
+    print(f'  curl -f -H "Authorization: Bearer {token}" {fields} {url}/upload')
+    print(f"and find it under\n  {url}/{folder}/{sample.name}\n", flush=True)
+
+
+def serve(config: Config, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Runs until SIGTERM or SIGINT; a second signal ends at once."""
+    log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")))
+    address = listen_address(environment)
+    tls = tls_context(options.ssl_directory)
+    try:
+        server = build_server(config, address, options.files_directory, tls, log)
+    except (OSError, OverflowError) as error:
+        raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
+    if len(signing_secret(config).encode()) < 32:
+        log.event("warning", text="jwt_secret is shorter than 32 bytes: it can be guessed from a token")
+    stopper = threading.Thread(target=server.stop)
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        log.event("stop", signal=signal.Signals(number).name, connections=server.connections)
+        stopper.start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    scheme, (host, port) = "https" if tls else "http", server.server_address[:2]
+    log.event("start", version=__version__, driver=config.driver, url=f"{scheme}://{host!s}:{port}")
+    server.serve_forever()
+    stopper.join()
+    return 0
+
+
+def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    path = environment.get("KCI_STORAGE_CONFIG") or options.config_file
+    if options.generate_jwt_secret:
+        print(tokens.new_secret())
+    elif options.init:
+        initialize(path, environment, "https" if tls_context(options.ssl_directory) else "http")
+    elif options.generate_jwt_token is not None:
+        if not options.generate_jwt_token.strip():
+            raise wrong("--generate-jwt-token", options.generate_jwt_token, "an e-mail address")
+        print(
+            tokens.mint(options.generate_jwt_token, signing_secret(load_config(path)), time.time(), options.expires_in)
+        )
+    else:
+        return serve(load_config(path), options, environment)
+    return 0
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        return run(options, os.environ)
+    except ConfigError as error:
+        print(f"kcistorage: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

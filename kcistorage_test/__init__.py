@@ -1,0 +1,1 @@
+"""Tests of kcistorage: each file mirrors the part or the chapter that it tests."""
