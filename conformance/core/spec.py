@@ -1,0 +1,111 @@
+"""The protocol as data: clauses read from spec/*.toml, and the page generated from them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from conformance.core.verdict import Level
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent.parent / "spec"
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One testable sentence. It has checks, or the reason why it cannot be seen from outside."""
+
+    id: str
+    level: Level
+    section: str
+    sentence: str
+    checks: Tuple[str, ...] = ()
+    excluded: str = ""
+    upstream: str = ""
+
+    @property
+    def page_id(self) -> str:
+        """The id on the protocol page that this clause sharpens: `UP-08a` -> `UP-8`."""
+        group, _, number = self.id.partition("-")
+        return f"{group}-{int(number.rstrip('abcdefghijklmnopqrstuvwxyz'))}"
+
+
+@dataclass(frozen=True)
+class Spec:
+    protocol: str
+    title: str
+    clauses: Dict[str, Clause]
+
+    def of_check(self, slug: str) -> Optional[Clause]:
+        return next((clause for clause in self.clauses.values() if slug in clause.checks), None)
+
+
+def load(path: Path) -> Spec:
+    """Raises ValueError for an unknown key, a repeated id, or a clause with neither checks nor a reason."""
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    clauses: Dict[str, Clause] = {}
+    for row in data["clause"]:
+        clause = _clause(row)
+        if clause.id in clauses:
+            raise ValueError(f"{path.name}: {clause.id} is there twice")
+        clauses[clause.id] = clause
+    return Spec(data["protocol"], data["title"], clauses)
+
+
+def _clause(row: Dict[str, Any]) -> Clause:
+    known = {"id", "level", "section", "sentence", "checks", "excluded", "upstream"}
+    if set(row) - known:
+        raise ValueError(f"{row['id']}: unknown keys {sorted(set(row) - known)}")
+    if bool(row.get("checks")) == bool(row.get("excluded")):
+        raise ValueError(f"{row['id']}: needs either checks or the reason why it has none")
+    values = {**row, "level": Level(row["level"]), "checks": tuple(row.get("checks", ()))}
+    return Clause(**values)
+
+
+def frozen(name: str) -> Dict[str, Level]:
+    """A frozen requirement set: clause id -> level. Raises FileNotFoundError."""
+    data = tomllib.loads((FOLDER / "frozen" / f"{name}.toml").read_text(encoding="utf-8"))
+    return {key: Level(level) for key, level in data["clauses"].items()}
+
+
+def freeze(spec: Spec) -> str:
+    """The text of a frozen set that holds all clauses of today."""
+    lines = [f'protocol = "{spec.protocol}"', "", "[clauses]"]
+    return "\n".join(lines + [f'"{clause.id}" = "{clause.level.value}"' for clause in spec.clauses.values()]) + "\n"
+
+
+def page(specs: List[Spec]) -> str:
+    """PROTOCOL.md: the human form of the tables."""
+    out = ["<!-- Generated from conformance/spec by `python -m conformance protocol`; edit the tables. -->", ""]
+    for spec in specs:
+        out += [f"# {spec.title}", "", _legend(spec), ""]
+        section = ""
+        for clause in spec.clauses.values():
+            if clause.section != section:
+                section = clause.section
+                out += ["", f"## {section}", "", "| clause | level | rule | checks |", "|---|---|---|---|"]
+            out.append(_row(clause))
+        out.append("")
+    return "\n".join(out)
+
+
+def _legend(spec: Spec) -> str:
+    judged = sum(1 for clause in spec.clauses.values() if clause.checks)
+    return (
+        f"{len(spec.clauses)} clauses, {judged} of them judged from outside. Ids are never reused. **≠** marks what "
+        "the Rust server kernelci-storage 0.2.1 does otherwise; it is a known deviation, never a reason to copy it."
+    )
+
+
+def _row(clause: Clause) -> str:
+    rule = clause.sentence.replace("|", "\\|")
+    if clause.upstream:
+        rule += f" **≠** {clause.upstream}"
+    checks = "<br>".join(f"`{slug}`" for slug in clause.checks) or f"*not judged: {clause.excluded}*"
+    return f"| {clause.id} | {clause.level.value} | {rule} | {checks} |"

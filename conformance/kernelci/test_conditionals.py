@@ -1,0 +1,118 @@
+"""Preconditions: DL-4."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Dict
+
+from conformance.core import expect, oracle
+from conformance.core.registry import clause
+from conformance.core.strategies import conditions, explore
+from conformance.core.wire import Response
+from conformance.kernelci.client import Client, Sample
+
+FIXDATE = "%a, %d %b %Y %H:%M:%S GMT"
+
+
+def _time(sample: Sample) -> datetime:
+    found = oracle.http_date(sample.modified)
+    if found is None:
+        raise expect.Violation("a date", sample.modified, "Last-Modified")
+    return found
+
+
+def _dates(sample: Sample) -> Dict[str, str]:
+    modified, day = _time(sample), timedelta(days=1)
+    moments = {"before": modified - day, "just before": modified - timedelta(seconds=1), "same": modified, "after": modified + day}
+    return {name: moment.strftime(FIXDATE) for name, moment in moments.items()}
+
+
+def _judge(response: Response, sample: Sample, headers: Dict[str, str]) -> None:
+    allowed = oracle.conditional(headers, sample.etag, _time(sample))
+    expect.status(response, *sorted(allowed), context=str(headers))
+    if response.status == 200:
+        expect.body(response, sample.data, str(headers))
+    elif response.status == 304:
+        expect.equal(expect.header(response, "ETag"), sample.etag, f"ETag of a 304, {headers}")
+
+
+def _asked(kci: Client, sample: Sample, *cases: Dict[str, str]) -> None:
+    for headers in cases:
+        _judge(kci.request("GET", sample.path, list(headers.items())), sample, headers)
+
+
+@clause("DL-04a", "condition.if-match", writes=False)
+def test_if_match(kci: Client) -> None:
+    """The object it should be, and another."""
+    sample = kci.sample()
+    values = (sample.etag, '"other"', f'"other", {sample.etag}', "*", f"W/{sample.etag}", '"a", "b"')
+    _asked(kci, sample, *({"if-match": value} for value in values))
+    missing = kci.get(sample.path + ".missing", If_Match="*")
+    expect.status(missing, 404, 412, context="If-Match: * of a missing object")
+
+
+@clause("DL-04b", "condition.if-unmodified-since", writes=False)
+def test_if_unmodified_since(kci: Client) -> None:
+    """Before, at and after the last change; beside If-Match it is not read."""
+    sample = kci.sample()
+    dates = _dates(sample)
+    _asked(kci, sample, *({"if-unmodified-since": value} for value in dates.values()))
+    _asked(kci, sample, {"if-match": sample.etag, "if-unmodified-since": dates["before"]})
+
+
+@clause("DL-04c", "condition.if-none-match", writes=False)
+def test_if_none_match(kci: Client) -> None:
+    """What a cache holds, in every form that caches send."""
+    sample = kci.sample()
+    values = (sample.etag, f"W/{sample.etag}", f'"x", {sample.etag}', f'"x",W/{sample.etag} , "y"', "*", '"x"', '"x", "y"')
+    _asked(kci, sample, *({"if-none-match": value} for value in values))
+
+
+@clause("DL-04d", "condition.if-modified-since", writes=False)
+def test_if_modified_since(kci: Client) -> None:
+    """Before, at and after the last change; beside If-None-Match it is not read."""
+    sample = kci.sample()
+    dates = _dates(sample)
+    _asked(kci, sample, *({"if-modified-since": value} for value in dates.values()))
+    _asked(kci, sample, {"if-none-match": '"x"', "if-modified-since": dates["after"]})
+    _asked(kci, sample, {"if-none-match": sample.etag, "if-modified-since": dates["before"]})
+
+
+@clause("DL-04e", "condition.dates", writes=False)
+def test_dates(kci: Client) -> None:
+    """The same moment in three forms, and what is no moment."""
+    sample = kci.sample()
+    for moment in (_time(sample), _time(sample) - timedelta(days=1)):
+        for form in (FIXDATE, "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"):
+            _asked(kci, sample, {"if-modified-since": moment.strftime(form)})
+    for value in ("yesterday", "0", "", "2030-01-01T00:00:00Z", "Mon, 32 Jan 2024 00:00:00 GMT"):
+        _asked(kci, sample, {"if-modified-since": value}, {"if-unmodified-since": value})
+
+
+@clause("DL-04f", "condition.not-modified", writes=False)
+def test_not_modified(kci: Client) -> None:
+    """A 304 on a connection that goes on: what it announces must not be awaited."""
+    sample = kci.sample()
+    connection = kci.connection()
+    connection.send(kci.head("GET", sample.path, [("If-None-Match", sample.etag)]))
+    response = expect.status(connection.receive(), 304)
+    expect.equal(expect.header(response, "ETag"), sample.etag, "ETag of the 304")
+    expect.equal(expect.header(response, "Last-Modified"), sample.modified, "Last-Modified of the 304")
+    length = response.get("Content-Length")
+    expect.that(length in (None, str(len(sample.data))), f"no Content-Length, or {len(sample.data)}", length)
+    if not response.closes:
+        connection.send(kci.head("GET", sample.path))
+        expect.body(expect.status(connection.receive(), 200, context="the next request"), sample.data)
+
+
+@clause("DL-04g", "condition.any", writes=False)
+def test_any(kci: Client) -> None:
+    """Invariant: whatever the mix, the status is one the oracle allows."""
+    sample = kci.sample()
+
+    def agrees(headers: Dict[str, str]) -> None:
+        _asked(kci, sample, headers)
+
+    options = kci.run.options
+    cases = conditions(sample.etag, _dates(sample))
+    explore(cases, agrees, examples=options.examples * 2, with_seed=options.seed)
