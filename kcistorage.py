@@ -889,10 +889,15 @@ Tags = Sequence[Tuple[str, str]]
 
 
 class Found(Protocol):
-    """An object opened for reading: these bytes, whatever is uploaded later (DL-6). Who got it closes `descriptor`."""
+    """An object opened for reading: these bytes, whatever is uploaded later (DL-6).
+
+    The driver has them in memory as `content`, or gives a `descriptor` for the caller to close.
+    """
 
     @property
     def descriptor(self) -> int: ...
+    @property
+    def content(self) -> Optional[bytes]: ...
     @property
     def size(self) -> int: ...  # bytes
     @property
@@ -943,13 +948,20 @@ def failed(status: int, size: int) -> Refused:
     return Refused(416, "range-unsatisfiable", "Range Not Satisfiable", ranges)
 
 
+def object_body(found: Found, pieces: Sequence[Union[bytes, Span]]) -> Union[bytes, FileBody]:
+    """Spans of an object, with literal bytes between them."""
+    if found.content is None:
+        return FileBody(found.descriptor, pieces)
+    return b"".join([piece if isinstance(piece, bytes) else found.content[slice(*piece)] for piece in pieces])
+
+
 def answer_ranges(found: Found, content_type: str, spans: Sequence[Span], headers: Headers) -> Answer:
     """Several ranges: multipart/byteranges (RFC 9110 14.6)."""
     boundary = secrets.token_hex(16)
     parts, end, _ = preconditions.multipart_ranges(spans, found.size, content_type, boundary)
     pieces: List[Union[bytes, Span]] = [piece for part in parts for piece in (part.head, part.span)]
     told = [("Content-Type", f"multipart/byteranges; boundary={boundary}"), ("Accept-Ranges", "bytes"), *headers]
-    return Answer(206, told, FileBody(found.descriptor, [*pieces, end]))
+    return Answer(206, told, object_body(found, [*pieces, end]))
 
 
 def answer_object(exchange: Exchange, found: Found, content_type: str, headers: Headers) -> Answer:
@@ -958,7 +970,8 @@ def answer_object(exchange: Exchange, found: Found, content_type: str, headers: 
     decision = preconditions.decide(exchange.method, exchange.fields, what)
     validators = [("ETag", found.etag), ("Last-Modified", preconditions.http_date(found.modified))]
     if not decision.spans:
-        os.close(found.descriptor)
+        if found.content is None:
+            os.close(found.descriptor)
         if decision.status == 304:
             return Answer(304, validators)
         raise failed(decision.status, found.size)
@@ -967,7 +980,7 @@ def answer_object(exchange: Exchange, found: Found, content_type: str, headers: 
     told = [("Content-Type", content_type), ("Accept-Ranges", "bytes"), *validators, *headers]
     if decision.status == 206:
         told.append(("Content-Range", preconditions.content_range(decision.spans[0], found.size)))
-    return Answer(decision.status, told, FileBody(found.descriptor, decision.spans))
+    return Answer(decision.status, told, object_body(found, decision.spans))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1618,11 +1631,11 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     elif options.init:
         initialize(path, environment, "https" if tls_context(options.ssl_directory) else "http")
     elif options.generate_jwt_token is not None:
-        if not options.generate_jwt_token.strip():
-            raise wrong("--generate-jwt-token", options.generate_jwt_token, "an e-mail address")
-        print(
-            tokens.mint(options.generate_jwt_token, signing_secret(load_config(path)), time.time(), options.expires_in)
-        )
+        key = signing_secret(load_config(path))
+        try:
+            print(tokens.mint(options.generate_jwt_token, key, time.time(), options.expires_in))
+        except ValueError as error:
+            raise ConfigError(f"--generate-jwt-token {options.generate_jwt_token!r}: {error}") from None
     else:
         return serve(load_config(path), options, environment)
     return 0

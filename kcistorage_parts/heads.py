@@ -9,7 +9,8 @@ http.server reads heads through `email`, which accepts most of the above. Measur
 from __future__ import annotations
 
 import re
-from typing import Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
 
 MAX_HEAD = 65_536  # bytes; a browser's largest cookies and then some
 MAX_FIELDS = 100  # curl sends 4, a browser 15
@@ -44,24 +45,31 @@ def too_long_target() -> BadHead:
     return BadHead(414, "target-too-long", "Request target is longer than 8 KiB")
 
 
+# What a buffer may begin with: perhaps an empty line, then a method. A TLS hello or any other protocol does not.
+OPENING = re.compile(rb"(?:\r\n)?(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]|\Z)|\r\Z")
 BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
-def take_head(buffer: bytes) -> Optional[Tuple[bytes, bytes]]:
+def take_head(buffer: bytes, seen: int = 0) -> Optional[tuple[bytes, bytes]]:
     """Splits received bytes into a head without its empty line, and the rest; None while the head is incomplete.
 
-    Raises BadHead as soon as it is clear that no good head can come of it.
+    `seen` is the length of the buffer when it gave None before: what was searched then is not searched again, so a head
+    costs the same in one piece and byte by byte. Raises BadHead as soon as it is clear that no good head can come of
+    it, so that a client which errs need not wait for the time-out. Where the bytes were cut makes no difference to
+    whether a head is good.
     """
-    if buffer.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request is ignored
-        buffer = buffer[2:]
-    end = buffer.find(b"\r\n\r\n")
-    if 0 <= end <= MAX_HEAD:
-        return buffer[:end], buffer[end + 4 :]
-    if len(buffer.partition(b"\r\n")[0]) > MAX_REQUEST_LINE:
+    if not OPENING.match(buffer):
+        raise malformed("request line")
+    begin = 2 if buffer.startswith(b"\r\n") else 0  # RFC 9112 2.2: an empty line before a request is ignored
+    end = buffer.find(b"\r\n\r\n", max(begin, seen - 3))
+    if 0 <= end <= begin + MAX_HEAD:
+        return buffer[begin:end], buffer[end + 4 :]
+    longest_line = begin + MAX_REQUEST_LINE + 2
+    if len(buffer) >= longest_line and buffer.find(b"\r\n", begin, longest_line) < 0:
         raise too_long_target()
-    if len(buffer) > MAX_HEAD:
+    if len(buffer) >= begin + MAX_HEAD + 4:
         raise BadHead(431, "head-too-large", "Request head is larger than 64 KiB")
-    if BARE_LF.search(buffer):  # else it would be waited for until the time-out
+    if BARE_LF.search(buffer, max(begin, seen)):
         raise malformed("a line ends without CR")
     return None
 
@@ -89,6 +97,8 @@ NO_HEAD = Head("-", "-", "", "", 1, {})  # stands for one that could not be read
 def parse_head(raw: bytes) -> Head:
     """Reads the bytes that `take_head` gave; raises BadHead."""
     lines = raw.decode("latin-1").split("\r\n")
+    if len(lines[0]) > MAX_REQUEST_LINE:
+        raise too_long_target()
     start = REQUEST_LINE.fullmatch(lines[0])
     if start is None:
         raise malformed("request line")
@@ -105,11 +115,11 @@ def parse_head(raw: bytes) -> Head:
     return Head(method, target, path, query, min(int(minor), 1), fields)
 
 
-def parse_fields(lines: Sequence[str]) -> Dict[str, str]:
+def parse_fields(lines: Sequence[str]) -> dict[str, str]:
     """Field lines of a head or of a trailer section; raises BadHead."""
     if len(lines) > MAX_FIELDS:
         raise BadHead(431, "too-many-fields", f"More than {MAX_FIELDS} header fields")
-    fields: Dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in lines:
         match = FIELD_LINE.fullmatch(line)
         if match is None:

@@ -7,6 +7,7 @@ that whatever can be stored can be requested.
 
     storage_key      form fields -> key, or BadKey                                        UP-3, UP-4
     is_reserved      does the server keep this key for itself?                            UP-4, DL-3
+    is_key           is this name, found in a store, a key?                               LS-1
     requested_key    request target -> key, or None where no key can have that name       DL-1, DL-3
     content_type     key -> media type, by its extension                                  UP-6
     valid_media_type is this a media type?                                                UP-6
@@ -51,15 +52,19 @@ class BadKey(ValueError):
         return self.text
 
 
-# ---- Keys (UP-3, UP-4, DL-1)
+# ---- Keys: UP-3, UP-4, DL-1
 # C1 controls count as controls: terminals and log viewers obey them as they do C0.
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NAMELESS = ("", ".")
 
 # An origin-form path that is its own key but for the first "/": printable ASCII without "%", no empty segment and none
-# that begins with a dot. Measured: 0.7 us for /a/b/file.bin, against 6 us by way of the general rules.
+# that begins with a dot. Measured: 0.6 us for /a/b/file.bin, against 5 us by way of the general rules.
 _PLAIN_PATH = re.compile(r"(?:/[!-$&-\-0-~][!-$&-.0-~]{0,254})+")
+
+
+def _is_plain(path: str) -> bool:
+    return len(path) <= MAX_KEY_BYTES + 1 and _PLAIN_PATH.fullmatch(path) is not None
 
 
 def _checked(segments: list[str]) -> str:
@@ -107,7 +112,7 @@ def storage_key(path: str, filename: str, reserved: Collection[str] = frozenset(
 def is_key(name: str) -> bool:
     """Whether an object under this very name can have come by an upload, and be asked for by a URL (LS-1)."""
     try:
-        return storage_key("", name) == name
+        return _is_plain(f"/{name}") or storage_key("", name) == name
     except BadKey:
         return False
 
@@ -118,7 +123,7 @@ def requested_key(raw_path: str) -> Optional[str]:
     `raw_path` is the path as it was on the wire, each byte one latin-1 character, without the query. It is
     percent-decoded once; a malformed escape stays as it is, and so does "+". A trailing "/" names a folder: None.
     """
-    if len(raw_path) <= MAX_KEY_BYTES + 1 and _PLAIN_PATH.fullmatch(raw_path):
+    if _is_plain(raw_path):
         return raw_path[1:]
     try:
         return storage_key("", unquote_to_bytes(raw_path.encode("latin-1")).decode("utf-8"))
