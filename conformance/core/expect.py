@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple, TypeVar
+from typing import Optional, TypeVar
 
 from conformance.core.wire import Malformed, Response
 
@@ -74,7 +74,7 @@ def difference(allowed: bytes, came: bytes) -> str:
     return f"{len(came)} bytes that differ at {at}: {came[at : at + 16]!r} instead of {allowed[at : at + 16]!r}"
 
 
-def media_type(response: Response) -> Tuple[str, str]:
+def media_type(response: Response) -> tuple[str, str]:
     """Type and parameters of Content-Type, both lower-case."""
     kind, _, parameters = header(response, "Content-Type").partition(";")
     return kind.strip().lower(), parameters.replace(" ", "").lower()

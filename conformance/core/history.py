@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Optional
 
 NOTHING = "nothing"  # the value of a key before its first write
 FOREVER = float("inf")
@@ -30,7 +30,7 @@ class Operation:
 class History:
     """Operations of one run. Safe to add to from several threads."""
 
-    operations: List[Operation] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @staticmethod
@@ -42,8 +42,8 @@ class History:
         with self._lock:
             self.operations.append(Operation(client, key, write, value, begun, done))
 
-    def by_key(self) -> Dict[str, List[Operation]]:
-        keys: Dict[str, List[Operation]] = {}
+    def by_key(self) -> dict[str, list[Operation]]:
+        keys: dict[str, list[Operation]] = {}
         for operation in self.operations:
             keys.setdefault(operation.key, []).append(operation)
         return keys

@@ -8,8 +8,9 @@ The self-test compares it with a search over all orders.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence
+from typing import Optional
 
 from conformance.core.history import FOREVER, NOTHING, History, Operation
 
@@ -32,14 +33,14 @@ class Zone:
 
 def anomaly(operations: Sequence[Operation]) -> Optional[str]:
     """Why the operations on one key fit no order, None when they do."""
-    clusters: Dict[str, List[Operation]] = {NOTHING: [Operation(-1, "", True, NOTHING, -FOREVER, -FOREVER)]}
+    clusters: dict[str, list[Operation]] = {NOTHING: [Operation(-1, "", True, NOTHING, -FOREVER, -FOREVER)]}
     for operation in sorted(operations, key=lambda one: not one.write):
         if operation.write and operation.value in clusters:
             raise ValueError(f"two writes of one value: {operation.value}")
         if not operation.write and operation.value not in clusters:
             return f"{operation.value} was read and never written"
         clusters.setdefault(operation.value, []).append(operation)
-    zones: List[Zone] = []
+    zones: list[Zone] = []
     for value, members in clusters.items():
         write, reads = members[0], members[1:]
         if write.ended == FOREVER and not reads:
@@ -51,7 +52,7 @@ def anomaly(operations: Sequence[Operation]) -> Optional[str]:
     return _conflict(zones)
 
 
-def _conflict(zones: List[Zone]) -> Optional[str]:
+def _conflict(zones: list[Zone]) -> Optional[str]:
     forward = sorted((zone for zone in zones if zone.forward), key=lambda zone: zone.low)
     for one, other in zip(forward, forward[1:]):
         if other.low < one.high:
@@ -65,7 +66,7 @@ def _conflict(zones: List[Zone]) -> Optional[str]:
     return None
 
 
-def anomalies(history: History) -> List[str]:
+def anomalies(history: History) -> list[str]:
     """One line for each key whose operations fit no order."""
     found = ((key, anomaly(operations)) for key, operations in history.by_key().items())
     return [f"{key}: {why}" for key, why in found if why is not None]

@@ -7,8 +7,8 @@ see a stale read: a suite needs both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Answered:
     success: bool
 
 
-def violations(holds: Sequence[Hold], answers: Sequence[Answered]) -> List[str]:
+def violations(holds: Sequence[Hold], answers: Sequence[Answered]) -> list[str]:
     """What the answers break: a success inside a hold of the same key."""
-    found: List[str] = []
+    found: list[str] = []
     for answer in answers:
         for hold in holds:
             inside = hold.begun <= answer.begun and answer.ended <= hold.ended

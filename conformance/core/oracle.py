@@ -6,9 +6,10 @@ They are written from the RFC and share no code with any server. Where the RFC l
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional
 
 
 class Span(NamedTuple):
@@ -23,7 +24,7 @@ class RangeAllowed:
     """What may come: the whole (200), exactly these merged spans (206), or unsatisfiable (416)."""
 
     whole: bool = False
-    spans: Optional[Tuple[Span, ...]] = None
+    spans: Optional[tuple[Span, ...]] = None
     unsatisfiable: bool = False
 
     def __str__(self) -> str:
@@ -38,9 +39,9 @@ _SUFFIX = re.compile(r"-([0-9]+)")
 WHOLE = RangeAllowed(whole=True)
 
 
-def merged(spans: Sequence[Span]) -> Tuple[Span, ...]:
+def merged(spans: Sequence[Span]) -> tuple[Span, ...]:
     """The same bytes as spans in order that neither overlap nor touch."""
-    out: List[Span] = []
+    out: list[Span] = []
     for span in sorted(spans):
         if out and span.first <= out[-1].last + 1:
             out[-1] = Span(out[-1].first, max(out[-1].last, span.last))
@@ -60,7 +61,7 @@ def range(size: int, header: Optional[str]) -> RangeAllowed:  # noqa: A001 - the
     specs = [spec.strip(" \t") for spec in listed.split(",")]
     elements = [spec for spec in specs if spec]
     strict = unit == "bytes" and elements == listed.split(",")
-    found: List[Span] = []
+    found: list[Span] = []
     for spec in elements:
         first, last = _INT.fullmatch(spec), _SUFFIX.fullmatch(spec)
         if first is not None and (first[2] == "" or int(first[1]) <= int(first[2])):
@@ -98,9 +99,9 @@ def http_date(value: str) -> Optional[datetime]:
     return None
 
 
-def entity_tags(value: str) -> Optional[List[str]]:
+def entity_tags(value: str) -> Optional[list[str]]:
     """The tags of a list, None when it is malformed."""
-    tags: List[str] = []
+    tags: list[str] = []
     rest = value.strip(" \t")
     while rest:
         match = _TAG.match(rest)
@@ -126,7 +127,7 @@ def _matches(value: str, etag: str, *, weak: bool) -> Optional[bool]:
     return not etag.startswith("W/") and etag in tags
 
 
-def conditional(headers: Mapping[str, str], etag: str, modified: datetime) -> FrozenSet[int]:
+def conditional(headers: Mapping[str, str], etag: str, modified: datetime) -> frozenset[int]:
     """The statuses (200, 304, 412) allowed for a GET of an existing object. RFC 9110 13.2.2.
 
     `headers` has lower-case names. 200 stands for "go on": with a Range it may become 206 or 416.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Callable, Optional, Protocol
 
 import pytest
 
@@ -38,10 +39,10 @@ class Options:
     inputs: Mapping[str, str] = field(default_factory=dict)  # other inputs, by name
     levers: Mapping[str, str] = field(default_factory=dict)  # name -> shell command
     capabilities: Mapping[str, str] = field(default_factory=dict)  # name -> "on" or "off", as declared
-    required: Tuple[str, ...] = ()  # capabilities that must be there
+    required: tuple[str, ...] = ()  # capabilities that must be there
     profile: str = "core"
-    select: Tuple[str, ...] = ()  # slugs or clause ids, with wildcards; empty: all
-    objects: Tuple[str, ...] = ()  # paths to read in the profile `readonly`
+    select: tuple[str, ...] = ()  # slugs or clause ids, with wildcards; empty: all
+    objects: tuple[str, ...] = ()  # paths to read in the profile `readonly`
     namespace: str = ""  # folder on the server under which everything is written
     timings: Mapping[str, float] = field(default_factory=lambda: {"lock_wait": 30.0, "idle": 60.0})
     limits: Mapping[str, int] = field(default_factory=lambda: {"upload": 4 << 30, "member": 512 << 20, "files": 10_000})
@@ -69,8 +70,8 @@ class Run:
     spec: Spec
     patience: Patience
     redact: Redactor
-    capabilities: Dict[str, Capability] = field(default_factory=dict)
-    results: List[Result] = field(default_factory=list)
+    capabilities: dict[str, Capability] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
     died: bool = False
     seconds: float = 0.0
     server: str = ""
@@ -110,7 +111,7 @@ class Suite:
     spec: Spec
     folder: Path
     client: Callable[[Run, Check, Transcript, int], Client]
-    probe: Callable[[Run], Dict[str, Capability]]
+    probe: Callable[[Run], dict[str, Capability]]
 
 
 def _function(item: pytest.Item) -> Any:
@@ -130,15 +131,15 @@ class Judge:
     run: Run
     suite: Suite
     progress: Callable[[Result], None]
-    attempts: Dict[str, int] = field(default_factory=dict)
-    _early: Dict[str, Future[Result]] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    _early: dict[str, Future[Result]] = field(default_factory=dict)
     _pool: Optional[ThreadPoolExecutor] = None
 
     @pytest.fixture
     def kci(self) -> None:
         """Only a name for pytest: `pytest_pyfunc_call` hands the real client over."""
 
-    def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if self._selected(check_of(getattr(item, "function", None)))]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -269,7 +270,17 @@ def _sealed() -> Iterator[None]:
 
 def _pytest(suite: Suite, plugin: object, extra: Sequence[str]) -> int:
     arguments = ["-c", str(CONFIGURATION), f"--rootdir={suite.folder}", "--noconftest", "--import-mode=importlib"]
-    arguments += ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--assert=plain", "--capture=no", *extra]
+    arguments += [
+        "-p",
+        "no:terminal",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+        "--assert=plain",
+        "--capture=no",
+        *extra,
+    ]
     with _sealed():
         return int(pytest.main([*arguments, str(suite.folder)], plugins=[plugin]))
 
@@ -295,17 +306,17 @@ class _Collector:
     """Keeps the checks that pytest finds."""
 
     def __init__(self) -> None:
-        self.found: List[Tuple[Check, Any]] = []
+        self.found: list[tuple[Check, Any]] = []
 
     @pytest.fixture
     def kci(self) -> None:
         """Only a name for pytest."""
 
-    def pytest_collection_modifyitems(self, items: List[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         self.found = [(_check(item), _function(item)) for item in items if check_of(_function(item)) is not None]
 
 
-def checks(suite: Suite) -> List[Tuple[Check, Any]]:
+def checks(suite: Suite) -> list[tuple[Check, Any]]:
     """All checks of a suite with their functions, in the order of the files."""
     collector = _Collector()
     _pytest(suite, collector, ["--collect-only"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Optional, TypeVar
+from typing import Callable, Optional, TypeVar
 
 from conformance.core.expect import Violation
 
@@ -27,7 +27,7 @@ class Patience:
     """The clock of one run: the ceilings times a factor. Safe to share between threads."""
 
     factor: float = 1.0
-    used: Dict[str, float] = field(default_factory=dict)  # greatest share of each ceiling that a success needed
+    used: dict[str, float] = field(default_factory=dict)  # greatest share of each ceiling that a success needed
 
     def ceiling(self, name: str) -> float:
         return CEILINGS[name] * self.factor

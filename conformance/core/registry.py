@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -18,10 +18,10 @@ class Check:
     writes: bool = True  # the profile `readonly` leaves it out
     slow: bool = False  # over 5 s by nature; only in the profile `full`, and beside the others
     direct: bool = False  # a buffering proxy in front hides what it looks at
-    needs: Tuple[str, ...] = ()  # capabilities
+    needs: tuple[str, ...] = ()  # capabilities
 
 
-_CHECKS: Dict[str, Check] = {}
+_CHECKS: dict[str, Check] = {}
 
 
 def clause(
@@ -31,7 +31,7 @@ def clause(
     writes: bool = True,
     slow: bool = False,
     direct: bool = False,
-    needs: Tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Marks a test as the check `slug` of a clause."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional
 
 from conformance.core.verdict import Level
 
@@ -25,7 +25,7 @@ class Clause:
     level: Level
     section: str
     sentence: str
-    checks: Tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
     excluded: str = ""
     upstream: str = ""
 
@@ -40,7 +40,7 @@ class Clause:
 class Spec:
     protocol: str
     title: str
-    clauses: Dict[str, Clause]
+    clauses: dict[str, Clause]
 
     def of_check(self, slug: str) -> Optional[Clause]:
         return next((clause for clause in self.clauses.values() if slug in clause.checks), None)
@@ -49,7 +49,7 @@ class Spec:
 def load(path: Path) -> Spec:
     """Raises ValueError for an unknown key, a repeated id, or a clause with neither checks nor a reason."""
     data = tomllib.loads(path.read_text(encoding="utf-8"))
-    clauses: Dict[str, Clause] = {}
+    clauses: dict[str, Clause] = {}
     for row in data["clause"]:
         clause = _clause(row)
         if clause.id in clauses:
@@ -58,7 +58,7 @@ def load(path: Path) -> Spec:
     return Spec(data["protocol"], data["title"], clauses)
 
 
-def _clause(row: Dict[str, Any]) -> Clause:
+def _clause(row: dict[str, Any]) -> Clause:
     known = {"id", "level", "section", "sentence", "checks", "excluded", "upstream"}
     if set(row) - known:
         raise ValueError(f"{row['id']}: unknown keys {sorted(set(row) - known)}")
@@ -68,7 +68,7 @@ def _clause(row: Dict[str, Any]) -> Clause:
     return Clause(**values)
 
 
-def frozen(name: str) -> Dict[str, Level]:
+def frozen(name: str) -> dict[str, Level]:
     """A frozen requirement set: clause id -> level. Raises FileNotFoundError."""
     data = tomllib.loads((FOLDER / "frozen" / f"{name}.toml").read_text(encoding="utf-8"))
     return {key: Level(level) for key, level in data["clauses"].items()}
@@ -80,7 +80,7 @@ def freeze(spec: Spec) -> str:
     return "\n".join(lines + [f'"{clause.id}" = "{clause.level.value}"' for clause in spec.clauses.values()]) + "\n"
 
 
-def page(specs: List[Spec]) -> str:
+def page(specs: list[Spec]) -> str:
     """PROTOCOL.md: the human form of the tables."""
     out = ["<!-- Generated from conformance/spec by `python -m conformance protocol`; edit the tables. -->", ""]
     for spec in specs:

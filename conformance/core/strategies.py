@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Callable, Dict, List, TypeVar
+from typing import Callable, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ class _BudgetSpent(BaseException):
 def explore(cases: st.SearchStrategy[Case], body: Callable[[Case], None], *, examples: int, with_seed: int) -> None:
     """Runs `body` on generated cases and raises the smallest failure found, within three requests an example."""
     budget = 3 * examples
-    last: List[Violation] = []
+    last: list[Violation] = []
 
     def spend(case: Case) -> None:
         nonlocal budget
@@ -89,7 +89,7 @@ def _sendable(text: str) -> bool:
 # ----------------------------------------------------------------------------------------------------- conditions
 
 
-def conditions(etag: str, dates: Dict[str, str]) -> st.SearchStrategy[Dict[str, str]]:
+def conditions(etag: str, dates: dict[str, str]) -> st.SearchStrategy[dict[str, str]]:
     """Mixes of the four preconditions around an object with that ETag; `dates` has before, same and after."""
     opaque = etag[2:] if etag.startswith("W/") else etag
     near = opaque[:-1] + 'x"'

@@ -7,18 +7,20 @@ import hashlib
 import re
 import shlex
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Iterable, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 
 SHOWN_BYTES = 2048  # of one event in a report; the rest is given by length and digest
 KEPT_BYTES = 64 * 1024  # of one event in memory: a transcript never holds a 16 MiB body
-_JWT = re.compile(r"\b[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*")
+_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # {" in base64, which begins every token
+_QUOTED_SECRET = re.compile(r"\$(TOKEN|LIMITED|EXPIRED|SECRET)\b")
 
 
 class Redactor:
     """Replaces secrets by value wherever they stand, and whatever looks like a JWT. Safe to share between threads."""
 
-    def __init__(self, secrets: Iterable[Tuple[str, str]]) -> None:
+    def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
         # Longest first: a secret that contains another must go whole.
         self._secrets = sorted(((name, value) for name, value in secrets if value), key=lambda pair: -len(pair[1]))
 
@@ -50,8 +52,8 @@ class Transcript:
     """The events of one check, in order. Appending is safe from several threads."""
 
     started: float = field(default_factory=time.monotonic)
-    events: List[Event] = field(default_factory=list)
-    request: Optional[Tuple[str, bytes]] = None  # base URL and bytes of the last request sent
+    events: list[Event] = field(default_factory=list)
+    request: Optional[tuple[str, bytes]] = None  # base URL and bytes of the last request sent
 
     def add(self, connection: int, direction: str, data: bytes) -> None:
         digest = hashlib.sha256(data).hexdigest() if len(data) > SHOWN_BYTES else ""
@@ -61,8 +63,8 @@ class Transcript:
     def note(self, text: str) -> None:
         self.add(0, "!", text.encode())
 
-    def lines(self, redact: Redactor) -> List[str]:
-        out: List[str] = []
+    def lines(self, redact: Redactor) -> list[str]:
+        out: list[str] = []
         for event in self.events:
             head = f"{event.seconds * 1000:9.1f} ms  #{event.connection} {event.direction} "
             out += [head + line for line in redact(event.text()).replace("\r\n", "\n").split("\n")]
@@ -75,7 +77,8 @@ class Transcript:
         base, data = self.request
         if len(data) > KEPT_BYTES:
             return f"# the request has {len(data)} bytes: use `replay`"
-        return redact(_curl(base, data))
+        # The name of a secret stands inside single quotes, where a shell would not look it up.
+        return _QUOTED_SECRET.sub(r"""'"$\1"'""", redact(_curl(base, data)))
 
 
 def _piped(data: bytes) -> str:
@@ -92,7 +95,12 @@ def _curl(base: str, data: bytes) -> str:
     plain = blank and len(words) == 3 and words[1].startswith("/") and words[2] == "HTTP/1.1" and head.isascii()
     fields = [line.partition(":") for line in lines[1:]]
     names = [name.lower() for name, _, _ in fields]
-    if not plain or "transfer-encoding" in names or len(set(names)) != len(names) or any(c != ":" for _, c, _ in fields):
+    if (
+        not plain
+        or "transfer-encoding" in names
+        or len(set(names)) != len(names)
+        or any(c != ":" for _, c, _ in fields)
+    ):
         # A request that curl would mend on its way is sent as raw bytes.
         return f"({_piped(data)}; sleep 2) | curl -sN --max-time 20 {shlex.quote('telnet://' + base.split('//', 1)[1])}"
     options = [f"-X {shlex.quote(words[0])}"] if words[0] != "HEAD" else ["-I"]

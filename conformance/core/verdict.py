@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Dict, Iterable, List, Optional
+from typing import Optional
 
 
 class Level(Enum):
@@ -73,7 +74,7 @@ class Failure:
     allowed: str
     came: str
     curl: str = ""
-    transcript: List[str] = field(default_factory=list)
+    transcript: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -101,14 +102,14 @@ def not_met(level: Level) -> Verdict:
     return {Level.MUST: Verdict.FAIL, Level.SHOULD: Verdict.WARN, Level.MAY: Verdict.INFO}[level]
 
 
-def tally(results: Iterable[Result]) -> Dict[Verdict, int]:
+def tally(results: Iterable[Result]) -> dict[Verdict, int]:
     counts = dict.fromkeys(Verdict, 0)
     for result in results:
         counts[result.verdict] += 1
     return counts
 
 
-def exit_code(results: List[Result], *, died: bool, stale: List[str]) -> Exit:
+def exit_code(results: list[Result], *, died: bool, stale: list[str]) -> Exit:
     """The one word on a run. Never CONFORMANT when no MUST check came to a verdict."""
     if died:
         return Exit.UNREACHABLE

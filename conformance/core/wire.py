@@ -12,14 +12,15 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from conformance.core.transcript import Transcript
 
-Headers = Sequence[Tuple[str, str]]
+Headers = Sequence[tuple[str, str]]
 
 HEAD_BYTES = 64 * 1024  # more than any honest answer needs
 BODY_BYTES = 256 * 1024 * 1024  # a listing of a production server fits; an endless body does not
@@ -106,7 +107,7 @@ class Target:
 class Head(NamedTuple):
     minor: int
     status: int
-    headers: Tuple[Tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,13 @@ class Response:
 
     minor: int
     status: int
-    headers: Tuple[Tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
     body: bytes
     framing: str  # "none", "length", "chunked", "close"
-    interim: Tuple[int, ...] = ()
+    interim: tuple[int, ...] = ()
     seconds: float = 0.0
 
-    def all(self, name: str) -> List[str]:
+    def all(self, name: str) -> list[str]:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def get(self, name: str) -> Optional[str]:
@@ -231,9 +232,9 @@ class Connection:
             self.on_answer(took)
         return Response(head.minor, head.status, head.headers, body, framing, tuple(interim), took)
 
-    def receive_head(self) -> Tuple[Head, List[int]]:
+    def receive_head(self) -> tuple[Head, list[int]]:
         """The next final head, and the interim statuses before it."""
-        interim: List[int] = []
+        interim: list[int] = []
         while True:
             head = self.receive_one_head()
             if head.status >= 200 or head.status == 101:
@@ -255,7 +256,7 @@ class Connection:
         self.transcript.add(self.number, "<", raw)
         return _parse_head(raw[:-4])
 
-    def receive_body(self, head: Head, method: str) -> Tuple[bytes, str]:
+    def receive_body(self, head: Head, method: str) -> tuple[bytes, str]:
         """The content that belongs to `head`, and its framing. RFC 9112 6.3."""
         lengths = [value for name, value in head.headers if name.lower() == "content-length"]
         codings = [value.lower() for name, value in head.headers if name.lower() == "transfer-encoding"]
@@ -335,7 +336,7 @@ def _parse_head(raw: bytes) -> Head:
     status = _STATUS_LINE.fullmatch(lines[0])
     if status is None:
         raise Malformed(f"status line {lines[0][:80]!r}")
-    headers: List[Tuple[str, str]] = []
+    headers: list[tuple[str, str]] = []
     for line in lines[1:]:
         match = _FIELD.fullmatch(line)
         if match is None:
@@ -344,7 +345,7 @@ def _parse_head(raw: bytes) -> Head:
     return Head(int(status[1]), int(status[2]), tuple(headers))
 
 
-def _check_framing(lengths: List[str], codings: List[str]) -> None:
+def _check_framing(lengths: list[str], codings: list[str]) -> None:
     if lengths and codings:
         raise Malformed("both Content-Length and Transfer-Encoding")
     if len(lengths) > 1 or any(not re.fullmatch(r"[0-9]{1,18}", value) for value in lengths):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Tuple
 
 from conformance.core import spec
 from conformance.core.plugin import Capability, Run, Suite
@@ -23,7 +22,7 @@ _DECLARED = ("useragent", "expiry", "subnets")  # cannot be told apart from a fa
 _PROXIES = ("nginx", "varnish", "cloudflare", "haproxy", "apache", "envoy", "openresty", "caddy", "cloudfront")
 
 
-def probe(run: Run) -> Dict[str, Capability]:
+def probe(run: Run) -> dict[str, Capability]:
     """Asks once for each optional feature. What was declared on the command line is believed."""
     client = Client(run, Check("probe", "", ""), Transcript(), 1)
     found = {name: Capability(name, "on", "always, unless declared off") for name in _DECLARED}
@@ -38,7 +37,7 @@ def probe(run: Run) -> Dict[str, Capability]:
     return found
 
 
-def _asked(client: Client, name: str, method: str, path: str, refusals: Tuple[int, ...]) -> Capability:
+def _asked(client: Client, name: str, method: str, path: str, refusals: tuple[int, ...]) -> Capability:
     try:
         response = client.request(method, path, body=b"" if method == "POST" else None)
     except WireError as error:

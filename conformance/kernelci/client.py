@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional
 from urllib.parse import quote
 
 from conformance.core import expect, poll
@@ -120,7 +121,7 @@ class Client:
         self.transcript = transcript
         name = check.slug if attempt == 1 else f"{check.slug}.{attempt}"
         self.folder = f"{run.options.namespace}/{name}"
-        self._open: List[Connection] = []
+        self._open: list[Connection] = []
 
     def close(self) -> None:
         for connection in self._open:
@@ -144,7 +145,7 @@ class Client:
             raise Untestable(f"needs {option}")
         return value
 
-    def minted(self, claims: Dict[str, object], algorithm: str = "HS256") -> str:
+    def minted(self, claims: dict[str, object], algorithm: str = "HS256") -> str:
         """A token signed with the server's secret, where that was given."""
         return tokens.mint(self.secret("secret", "the secret of the server (--secret-env)"), claims, algorithm)
 
@@ -183,7 +184,7 @@ class Client:
         """GET; keyword names are header names with _ for -."""
         return self.request("GET", path, named(headers))
 
-    def authorised(self, token: Optional[str] = None) -> Tuple[str, str]:
+    def authorised(self, token: Optional[str] = None) -> tuple[str, str]:
         return ("Authorization", f"Bearer {self.token if token is None else token}")
 
     def key(self, name: str) -> str:
@@ -197,9 +198,7 @@ class Client:
 
     def post(self, *parts: Part, route: str = "/v1/file", token: Optional[str] = None, **headers: str) -> Response:
         """Uploads a form of those parts."""
-        return self.request(
-            "POST", route, [self.authorised(token), FORM_TYPE, *named(headers)], form(*parts)
-        )
+        return self.request("POST", route, [self.authorised(token), FORM_TYPE, *named(headers)], form(*parts))
 
     def upload(self, key: str, data: bytes, token: Optional[str] = None, **headers: str) -> Response:
         """Uploads `data` so that `key` results, path first."""
@@ -213,17 +212,25 @@ class Client:
             raise DependencyFailed(f"the upload this check builds on was answered {expect.describe(response)}")
         return key
 
+    def place(self, name: str = "sample.bin", data: bytes = SAMPLE) -> str:
+        """The path of an object that is there: uploaded now, or the one that was named for a run that writes nothing."""
+        if self.run.options.profile != "readonly":
+            return path_of(self.stored(self.key(name), data))
+        if not self.run.options.objects:
+            raise Untestable("needs --object PATH: this run writes nothing")
+        return self.run.options.objects[0]
+
     def sample(self, name: str = "sample.bin", data: bytes = SAMPLE) -> Sample:
-        """A known object: uploaded now, or the one that was named for a run that writes nothing."""
-        if self.run.options.profile == "readonly":
-            if not self.run.options.objects:
-                raise Untestable("needs --object PATH: this run writes nothing")
-            path = self.run.options.objects[0]
-        else:
-            path = path_of(self.stored(self.key(name), data))
+        """An object with the bytes and headers the server gives for it."""
+        path = self.place(name, data)
         response = self.get(path)
         if response.status != 200:
             raise DependencyFailed(f"the object this check builds on was answered {expect.describe(response)}")
+        if self.run.options.profile == "readonly":
+            if not 16 <= len(response.body) <= 8 * HALF:
+                raise Untestable(f"needs --object PATH of 16 bytes to 8 MiB; this one has {len(response.body)}")
+        elif response.body != data:
+            raise DependencyFailed("the object this check builds on came back otherwise than it was sent")
         return Sample(path, response.body, response)
 
     def has(self, key: str, data: bytes, context: str = "") -> Response:
@@ -235,13 +242,13 @@ class Client:
     def has_not(self, key: str, context: str = "") -> None:
         expect.status(self.download(key), 404, context=context or f"GET of {key}")
 
-    def listed(self, prefix: Optional[str] = None) -> List[str]:
+    def listed(self, prefix: Optional[str] = None) -> list[str]:
         """The lines of the listing; of all of it, unless a prefix is given."""
         query = "" if prefix is None else "?prefix=" + quote(prefix)
         response = expect.status(self.request("GET", "/v1/list" + query), 200, context="GET /v1/list")
         return response.body.decode("utf-8", "surrogateescape").splitlines()
 
-    def listed_if_any(self) -> List[str]:
+    def listed_if_any(self) -> list[str]:
         """The lines of the listing, none where the server has no list."""
         capability = self.run.capabilities.get("list")
         return [] if capability is not None and capability.state == "off" else self.listed()
@@ -296,7 +303,7 @@ class Client:
 
     def together(self, *calls: Callable[[], None]) -> None:
         """Runs calls in threads and raises the first failure."""
-        errors: List[BaseException] = []
+        errors: list[BaseException] = []
 
         def guarded(call: Callable[[], None]) -> None:
             try:
@@ -313,7 +320,7 @@ class Client:
             raise errors[0]
 
 
-def named(headers: Dict[str, str]) -> List[Tuple[str, str]]:
+def named(headers: dict[str, str]) -> list[tuple[str, str]]:
     return [(name.replace("_", "-").title(), value) for name, value in headers.items()]
 
 

@@ -8,7 +8,8 @@ import json
 import lzma
 import struct
 import tarfile
-from typing import Any, Dict, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Optional
 
 from conformance.core import expect
 from conformance.core.registry import clause
@@ -17,7 +18,7 @@ from conformance.kernelci.client import FORM_TYPE, Client, Part, field, file, fo
 
 ROUTE = "/v1/archive"
 NEEDS = ("archive",)
-Member = Tuple[str, Optional[bytes]]  # a name and its content; None: a directory
+Member = tuple[str, Optional[bytes]]  # a name and its content; None: a directory
 
 
 def tar(members: Sequence[Member], *special: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
@@ -51,14 +52,14 @@ def zstd(data: bytes) -> bytes:
     return out
 
 
-GOOD: Tuple[Member, ...] = (("a.txt", b"alpha"), ("sub/b.json", b"{}"))
+GOOD: tuple[Member, ...] = (("a.txt", b"alpha"), ("sub/b.json", b"{}"))
 
 
 def _sent(kci: Client, data: bytes, name: str = "files.tar", token: Optional[str] = None) -> Response:
     return kci.post(field("path", kci.folder), file(name, data, "archive"), route=ROUTE, token=token)
 
 
-def _shape(response: Response) -> Dict[str, Any]:
+def _shape(response: Response) -> dict[str, Any]:
     expect.equal(expect.media_type(response)[0], "application/json", "the type of the answer")
     try:
         found = json.loads(response.body)
@@ -69,7 +70,9 @@ def _shape(response: Response) -> Dict[str, Any]:
     return found
 
 
-def _refused(kci: Client, data: bytes, context: str, *, name: str = "files.tar", status: Tuple[int, ...] = (400,)) -> Response:
+def _refused(
+    kci: Client, data: bytes, context: str, *, name: str = "files.tar", status: tuple[int, ...] = (400,)
+) -> Response:
     """Refused as a whole: not even the good members before the bad one are stored."""
     response = expect.status(_sent(kci, data, name), *status, context=context)
     for member, _ in GOOD:
@@ -77,7 +80,7 @@ def _refused(kci: Client, data: bytes, context: str, *, name: str = "files.tar",
     return response
 
 
-def _accepted(kci: Client, data: bytes, context: str, *, name: str = "files.tar") -> Dict[str, Any]:
+def _accepted(kci: Client, data: bytes, context: str, *, name: str = "files.tar") -> dict[str, Any]:
     answer = _shape(expect.status(_sent(kci, data, name), 200, context=context))
     for member, content in GOOD:
         kci.has(kci.key(member), content or b"", f"{member} after {context}")
@@ -139,7 +142,12 @@ def test_traversal(kci: Client) -> None:
 @clause("AR-02c", "archive.special-members", needs=NEEDS)
 def test_special(kci: Client) -> None:
     """One member is no file."""
-    kinds = {"symlink": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "fifo": tarfile.FIFOTYPE, "device": tarfile.CHRTYPE}
+    kinds = {
+        "symlink": tarfile.SYMTYPE,
+        "hard link": tarfile.LNKTYPE,
+        "fifo": tarfile.FIFOTYPE,
+        "device": tarfile.CHRTYPE,
+    }
     for name, kind in kinds.items():
         special = tarfile.TarInfo("special")
         special.type = kind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Dict
 
 from conformance.core import expect, oracle
 from conformance.core.registry import clause
@@ -21,13 +20,18 @@ def _time(sample: Sample) -> datetime:
     return found
 
 
-def _dates(sample: Sample) -> Dict[str, str]:
+def _dates(sample: Sample) -> dict[str, str]:
     modified, day = _time(sample), timedelta(days=1)
-    moments = {"before": modified - day, "just before": modified - timedelta(seconds=1), "same": modified, "after": modified + day}
+    moments = {
+        "before": modified - day,
+        "just before": modified - timedelta(seconds=1),
+        "same": modified,
+        "after": modified + day,
+    }
     return {name: moment.strftime(FIXDATE) for name, moment in moments.items()}
 
 
-def _judge(response: Response, sample: Sample, headers: Dict[str, str]) -> None:
+def _judge(response: Response, sample: Sample, headers: dict[str, str]) -> None:
     allowed = oracle.conditional(headers, sample.etag, _time(sample))
     expect.status(response, *sorted(allowed), context=str(headers))
     if response.status == 200:
@@ -36,7 +40,7 @@ def _judge(response: Response, sample: Sample, headers: Dict[str, str]) -> None:
         expect.equal(expect.header(response, "ETag"), sample.etag, f"ETag of a 304, {headers}")
 
 
-def _asked(kci: Client, sample: Sample, *cases: Dict[str, str]) -> None:
+def _asked(kci: Client, sample: Sample, *cases: dict[str, str]) -> None:
     for headers in cases:
         _judge(kci.request("GET", sample.path, list(headers.items())), sample, headers)
 
@@ -64,7 +68,15 @@ def test_if_unmodified_since(kci: Client) -> None:
 def test_if_none_match(kci: Client) -> None:
     """What a cache holds, in every form that caches send."""
     sample = kci.sample()
-    values = (sample.etag, f"W/{sample.etag}", f'"x", {sample.etag}', f'"x",W/{sample.etag} , "y"', "*", '"x"', '"x", "y"')
+    values = (
+        sample.etag,
+        f"W/{sample.etag}",
+        f'"x", {sample.etag}',
+        f'"x",W/{sample.etag} , "y"',
+        "*",
+        '"x"',
+        '"x", "y"',
+    )
     _asked(kci, sample, *({"if-none-match": value} for value in values))
 
 
@@ -110,7 +122,7 @@ def test_any(kci: Client) -> None:
     """Invariant: whatever the mix, the status is one the oracle allows."""
     sample = kci.sample()
 
-    def agrees(headers: Dict[str, str]) -> None:
+    def agrees(headers: dict[str, str]) -> None:
         _asked(kci, sample, headers)
 
     options = kci.run.options

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import List
-
 from conformance.core import expect
 from conformance.core.registry import clause
 from conformance.kernelci.client import Client
@@ -12,7 +10,7 @@ NEEDS = ("list",)
 NAMES = ("b.txt", "a/z.txt", "a-b.txt", "Z.txt", "a.txt", "gr\u00fcn.txt", "two words.txt", "\U0001f427", "\ufb01")
 
 
-def _stored(kci: Client) -> List[str]:
+def _stored(kci: Client) -> list[str]:
     return [kci.stored(kci.key(name), b"x") for name in NAMES]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Callable, Dict, List
+from typing import Callable
 
 from conformance.core import expect, linearize, lockmodel, poll
 from conformance.core.history import FOREVER, NOTHING, History
@@ -43,7 +43,7 @@ def _probed(kci: Client, held: Held, key: str, probe: Connection, begun: float) 
     return True
 
 
-def _exclusive(kci: Client, spellings: Dict[str, str]) -> None:
+def _exclusive(kci: Client, spellings: dict[str, str]) -> None:
     """Holds each key and probes it by another spelling (path -> filename) of it."""
     key = kci.key("held.bin")
     for path, filename in spellings.items():
@@ -51,7 +51,9 @@ def _exclusive(kci: Client, spellings: Dict[str, str]) -> None:
             with kci.holding(key) as held:
                 begun = History.now()
                 probe = _second(kci, path, filename, b"second")
-                if _probed(kci, held, key, probe, begun):
+                kept = _probed(kci, held, key, probe, begun)
+                expect.status(held.open(), 200, context="the first upload")
+                if kept:
                     break
         else:
             raise expect.Violation("a lock that lasts as long as the upload", "it ended before", f"path {path!r}")
@@ -98,7 +100,7 @@ def test_independent(kci: Client) -> None:
 @clause("UP-09d", "lock.freed", direct=True)
 def test_freed(kci: Client) -> None:
     """The uploader goes away, politely and not."""
-    leave: Dict[str, Callable[[Held], None]] = {
+    leave: dict[str, Callable[[Held], None]] = {
         "close": lambda held: held.connection.close(),
         "reset": lambda held: held.connection.reset(),
     }
@@ -218,7 +220,7 @@ def test_download_keeps_version(kci: Client) -> None:
 
 def _aborted(kci: Client, key: str) -> None:
     """Uploads that break off in the middle, by close, by reset, and by an end of sending."""
-    ways: List[Callable[[Connection], None]] = [Connection.close, Connection.reset, Connection.finish_sending]
+    ways: list[Callable[[Connection], None]] = [Connection.close, Connection.reset, Connection.finish_sending]
     for leave in ways:
         held = kci.held(key, "aborted")
         leave(held.connection)
@@ -253,9 +255,11 @@ def test_refused_keeps_old(kci: Client) -> None:
     old = payload("old", 5000)
     key = kci.stored(kci.key("kept.bin"), old)
     name = file("kept.bin", b"new")
-    cut = form(field("path", kci.folder), name)[:-20]
+    whole = form(field("path", kci.folder), name)
     expect.status(kci.upload(key, b"new", token="not.a.token"), 401, context="a wrong token")
-    expect.status(kci.request("POST", "/v1/file", [kci.authorised(), FORM_TYPE], cut), 400, context="a form cut short")
+    for cut in (4, 20):  # inside the last boundary, and before it
+        response = kci.request("POST", "/v1/file", [kci.authorised(), FORM_TYPE], whole[:-cut])
+        expect.status(response, 400, context=f"a form cut short by {cut} bytes")
     late = form(name, field("path", f"{kci.folder}/../{kci.folder.rpartition('/')[2]}"))
     expect.status(kci.request("POST", "/v1/file", [kci.authorised(), FORM_TYPE], late), 400, context="a late bad path")
     kci.has(key, old, "after the refused uploads")
@@ -276,7 +280,7 @@ def _value(response: Response, key: str) -> str:
     return value
 
 
-def _operations(kci: Client, history: History, keys: List[str], number: int, share: int) -> None:
+def _operations(kci: Client, history: History, keys: list[str], number: int, share: int) -> None:
     """One client: a fixed mix of uploads and downloads over its own connections."""
     for step in range(share):
         key = keys[(step * 7 + number * 3) % len(keys)]
@@ -308,7 +312,9 @@ def test_linearizable(kci: Client) -> None:
 
     kci.together(*(client(number) for number in range(CLIENTS)))
     writes = sum(operation.write for operation in history.operations)
-    expect.that(writes * 20 > len(history.operations), "some writes that succeed", f"{writes} of {len(history.operations)}")
+    expect.that(
+        writes * 20 > len(history.operations), "some writes that succeed", f"{writes} of {len(history.operations)}"
+    )
     found = linearize.anomalies(history)
     expect.that(not found, "a linearizable history", "; ".join(found)[:400], f"{len(history.operations)} operations")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 from conformance.core import expect
 from conformance.core.registry import clause
@@ -15,12 +15,14 @@ _SAMPLE = re.compile(
     r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:" + _LABEL + r"(?:,|(?=\})))*)\})?"
     r" +([+-]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+|Inf)|NaN)( +-?[0-9]+)?"
 )
-_COMMENT = re.compile(r"# (?:HELP [a-zA-Z_:][a-zA-Z0-9_:]*( .*)?|TYPE [a-zA-Z_:][a-zA-Z0-9_:]* (counter|gauge|histogram|summary|untyped))")
+_COMMENT = re.compile(
+    r"# (?:HELP [a-zA-Z_:][a-zA-Z0-9_:]*( .*)?|TYPE [a-zA-Z_:][a-zA-Z0-9_:]* (counter|gauge|histogram|summary|untyped))"
+)
 
 
 class Sample(NamedTuple):
     name: str
-    labels: Dict[str, str]
+    labels: dict[str, str]
     value: float
 
 
@@ -28,8 +30,8 @@ def _metrics(kci: Client) -> Response:
     return expect.status(kci.get("/metrics"), 200)
 
 
-def _samples(response: Response) -> List[Sample]:
-    found: List[Sample] = []
+def _samples(response: Response) -> list[Sample]:
+    found: list[Sample] = []
     for line in response.text.split("\n"):
         if not line or (line.startswith("#") and (_COMMENT.fullmatch(line) or not re.match("# (HELP|TYPE)", line))):
             continue
@@ -56,7 +58,7 @@ def test_format(kci: Client) -> None:
 def test_space(kci: Client) -> None:
     """The two gauges that dashboards are built on."""
     samples = _samples(_metrics(kci))
-    found: Dict[str, float] = {}
+    found: dict[str, float] = {}
     for name in ("storage_free_space", "storage_total_space"):
         of_name = [sample for sample in samples if sample.name == name]
         expect.that(bool(of_name), name, "none")
@@ -72,5 +74,7 @@ def test_space(kci: Client) -> None:
 def test_files_cached(kci: Client) -> None:
     """How many files are in the cache."""
     found = [sample for sample in _samples(_metrics(kci)) if sample.name == "storage_files_cached"]
-    expect.that(bool(found) and all("hostname" in sample.labels for sample in found), "storage_files_cached{hostname}", found)
+    expect.that(
+        bool(found) and all("hostname" in sample.labels for sample in found), "storage_files_cached{hostname}", found
+    )
     expect.that(all(sample.value >= 0 for sample in found), "a number of files", found)

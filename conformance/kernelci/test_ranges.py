@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import List, Tuple
 
 from conformance.core import expect, oracle
 from conformance.core.oracle import RangeAllowed, Span
@@ -13,14 +12,14 @@ from conformance.core.wire import Response
 from conformance.kernelci.client import Client, Sample, path_of
 
 
-def content_range(value: str, context: str) -> Tuple[int, int, int]:
+def content_range(value: str, context: str) -> tuple[int, int, int]:
     match = re.fullmatch(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)", value)
     if match is None:
         raise expect.Violation("bytes first-last/size", value, context)
     return int(match[1]), int(match[2]), int(match[3])
 
 
-def byte_parts(response: Response, data: bytes, context: str) -> List[Span]:
+def byte_parts(response: Response, data: bytes, context: str) -> list[Span]:
     """The spans of a 206, each checked against the object."""
     kind = expect.header(response, "Content-Type", context)
     if not kind.lower().startswith("multipart/byteranges"):
@@ -35,11 +34,11 @@ def byte_parts(response: Response, data: bytes, context: str) -> List[Span]:
     return _multipart(response.body, match[1].encode(), data, context)
 
 
-def _multipart(body: bytes, boundary: bytes, data: bytes, context: str) -> List[Span]:
+def _multipart(body: bytes, boundary: bytes, data: bytes, context: str) -> list[Span]:
     pieces = (b"\r\n" + body).split(b"\r\n--" + boundary)
     if len(pieces) < 3 or pieces[-1].strip() != b"--":
         raise expect.Violation("parts between boundaries and an end", f"{body[:80]!r}…", context)
-    spans: List[Span] = []
+    spans: list[Span] = []
     for piece in pieces[1:-1]:
         head, blank, content = piece.partition(b"\r\n\r\n")
         found = re.search(rb"(?i)\r\ncontent-range:[ \t]*([^\r\n]*)", head)
@@ -124,7 +123,19 @@ def test_unsatisfiable(kci: Client) -> None:
 def test_malformed(kci: Client) -> None:
     """Not a byte range: as if it were not there."""
     sample = kci.sample()
-    _asked(kci, sample, "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=1", "bytes=0x0-5", "bytes=0-5;", "items=0-5", "0-5")
+    _asked(
+        kci,
+        sample,
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=a-b",
+        "bytes=1",
+        "bytes=0x0-5",
+        "bytes=0-5;",
+        "items=0-5",
+        "0-5",
+    )
     _asked(kci, sample, "bytes=0-5,x", "bytes=1-2-3", "bytes=--1", "bytes=+1-2", "bytes=0-\xb2")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Tuple
 
 from conformance.core import expect
 from conformance.core.registry import clause
 from conformance.core.verdict import Unsupported, Untestable
 from conformance.core.wire import Response
 from conformance.kernelci import tokens
-from conformance.kernelci.client import Client, path_of
+from conformance.kernelci.client import Client
 
 ROUTES = ("/", "/robots.txt", "/favicon.ico", "/metrics", "/v1/checkauth", "/no/such/object")
 CRAWLERS = (
@@ -29,11 +28,13 @@ def test_banner(kci: Client) -> None:
     banners = ("KernelCI Proxy Server", "KernelCI Storage Server")
     expect.that(any(one in response.text for one in banners), " or ".join(banners), response.text[:120])
     expect.equal(expect.media_type(response)[0].split("/")[0], "text", "the type of the banner")
+    expect.status(kci.get("/no/such/object"), 404, context="the banner is nowhere else")
 
 
 @clause("ST-01b", "status.head", writes=False)
 def test_head(kci: Client) -> None:
     """HEAD has the status of GET on every GET route and leaves the connection in order."""
+    expect.status(kci.get("/no/such/object"), 404, context="GET of a missing object")
     connection = kci.connection()
     for route in ROUTES:
         allowed = kci.get(route).status
@@ -46,7 +47,7 @@ def test_head(kci: Client) -> None:
     expect.status(connection.receive(), 200, context="GET / after the HEADs: none of them had content")
 
 
-def _wrong_methods(kci: Client) -> List[Response]:
+def _wrong_methods(kci: Client) -> list[Response]:
     pairs = (("GET", "/upload"), ("GET", "/v1/file"), ("POST", "/v1/checkauth"), ("DELETE", "/metrics"))
     return [kci.request(method, path, body=b"" if method == "POST" else None) for method, path in pairs]
 
@@ -120,13 +121,16 @@ def test_welcome_agents(kci: Client) -> None:
     """The great search engines are let in."""
     for agent in SEARCH_ENGINES:
         expect.status(kci.get("/", User_Agent=f"Mozilla/5.0 (compatible; {agent})"), 200, context=agent)
+    _banned(kci, CRAWLERS[0], "/")
 
 
 # ------------------------------------------------------------------------------------------------- client address
 
 
-def _addresses(kci: Client) -> Tuple[str, str]:
-    return kci.given("blocked_address", "--blocked-address (inside block_subnets, sent from a trusted proxy)"), "198.51.100.1"
+def _addresses(kci: Client) -> tuple[str, str]:
+    return kci.given(
+        "blocked_address", "--blocked-address (inside block_subnets, sent from a trusted proxy)"
+    ), "198.51.100.1"
 
 
 @clause("GA-02a", "gate.subnet.blocked", writes=False, needs=("subnets",))
@@ -162,12 +166,12 @@ def _browser(kci: Client) -> str:
     return kci.given("challenge_agent", "--challenge-agent (a User-Agent the challenge is for)")
 
 
-def _page(kci: Client) -> Tuple[str, bytes, Response]:
+def _page(kci: Client) -> tuple[str, bytes, Response]:
     sample = kci.sample("challenged.bin")
     return sample.path, sample.data, kci.get(sample.path, User_Agent=_browser(kci))
 
 
-def _cookie(kci: Client) -> Tuple[str, str, Dict[str, str]]:
+def _cookie(kci: Client) -> tuple[str, str, dict[str, str]]:
     """Name, value and attributes of the cookie that the POST gives."""
     response = kci.request("POST", "/v1/download-challenge", [("User-Agent", _browser(kci))], b"")
     expect.status(response, 204, context="POST /v1/download-challenge")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Tuple
 
 from conformance.core import expect
 from conformance.core.registry import clause
@@ -34,6 +33,7 @@ def _refused(kci: Client, token: str, context: str) -> None:
 def test_bearer(kci: Client) -> None:
     """The usual form."""
     _accepted(kci, f"Bearer {kci.token}", "Bearer")
+    expect.status(_asked(kci, "Bearer not.a.token"), 401, context="Bearer, wrong token")
 
 
 @clause("AU-01b", "token.scheme", writes=False)
@@ -105,6 +105,7 @@ def test_audience(kci: Client) -> None:
     """Other KernelCI services put an audience into the same token."""
     for audience in ("storage", ["a", "b"], []):
         _accepted(kci, f"Bearer {kci.minted({'email': kci.email, 'aud': audience})}", f"aud {audience!r}")
+    expect.status(_asked(kci, "Bearer not.a.token"), 401, context="a wrong token")
 
 
 @clause("AU-03c", "token.expired", needs=("expiry",))
@@ -133,7 +134,8 @@ def test_checkauth(kci: Client) -> None:
     expect.text(expect.status(_asked(kci, f"Bearer {kci.token}"), 200), f"Authorized: {kci.email}")
 
 
-def _unauthorised(kci: Client) -> Tuple[Response, ...]:
+def _unauthorised(kci: Client) -> tuple[Response, ...]:
+    expect.status(kci.get("/"), 200, context="the twin that needs no token")
     return (kci.get(CHECKAUTH), _asked(kci, "Bearer not.a.token"), _asked(kci, "Bearer"), _asked(kci, ""))
 
 
@@ -172,6 +174,8 @@ def test_unauthorised_no_form(kci: Client) -> None:
     for body, kind in bodies:
         headers = [] if kind is None else [("Content-Type", kind)]
         expect.status(kci.request("POST", "/v1/file", headers, body), 401, context=f"{kind} without a token")
+    response = kci.request("POST", "/v1/file", [kci.authorised(), ("Content-Type", "text/plain")], b"not a form")
+    expect.status(response, 400, 415, context="the same with a token")
 
 
 @clause("AU-05c", "upload.unauthorised.early", writes=False, direct=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-from typing import Tuple
 
 from conformance.core import expect
 from conformance.core.registry import clause
@@ -47,6 +46,7 @@ def test_routes(kci: Client) -> None:
 def test_empty_answer(kci: Client) -> None:
     """Nothing is said when all is well."""
     expect.body(expect.status(kci.upload(kci.key("a.txt"), b"a"), 200), b"")
+    kci.has(kci.key("a.txt"), b"a")
 
 
 @clause("UP-01c", "upload.etag")
@@ -138,7 +138,9 @@ def test_filename_folders(kci: Client) -> None:
 @clause("UP-03d", "key.ordinary-characters")
 def test_ordinary(kci: Client) -> None:
     """Characters that careless servers decode or refuse."""
-    for number, name in enumerate(("a+b", "a=b", "~a", "a;b", "a,b", "a b", "100%", "a%20b", "%2e%2e", "ü€", "a..b", "...")):
+    for number, name in enumerate(
+        ("a+b", "a=b", "~a", "a;b", "a,b", "a b", "100%", "a%20b", "%2e%2e", "ü€", "a..b", "...")
+    ):
         data = f"{number}".encode()
         expect.status(_sent(kci, kci.folder, name, data), 200, context=f"filename {name!r}")
         kci.has(kci.key(name), data, f"filename {name!r}")
@@ -171,9 +173,19 @@ def test_filename_star(kci: Client) -> None:
 def test_dotdot(kci: Client) -> None:
     """Up and out, in path and filename; dots elsewhere are ordinary."""
     expect.status(_sent(kci, f"{kci.folder}/a..b", "..c"), 200, context="dots that are no segment")
-    for path, name in ((f"{kci.folder}/..", "up1"), (f"{kci.folder}/x/../y", "up2"), (kci.folder, "../up3"), ("..", "up4")):
+    for path, name in (
+        (f"{kci.folder}/..", "up1"),
+        (f"{kci.folder}/x/../y", "up2"),
+        (kci.folder, "../up3"),
+        ("..", "up4"),
+    ):
         expect.status(_sent(kci, path, name), 400, context=f"path {path!r} filename {name!r}")
-    for key in (f"{kci.run.options.namespace}/up1", kci.key("y/up2"), kci.key("up2"), f"{kci.run.options.namespace}/up3"):
+    for key in (
+        f"{kci.run.options.namespace}/up1",
+        kci.key("y/up2"),
+        kci.key("up2"),
+        f"{kci.run.options.namespace}/up3",
+    ):
         kci.has_not(key)
 
 
@@ -269,7 +281,7 @@ def test_no_filename(kci: Client) -> None:
     kci.has_not(kci.folder, "the folder as an object")
 
 
-def _malformed(kci: Client) -> Tuple[Tuple[str, Tuple[str, str], bytes], ...]:
+def _malformed(kci: Client) -> tuple[tuple[str, tuple[str, str], bytes], ...]:
     """Name, content type and body; each one mutation away from a good form."""
     good = form(field("path", kci.folder), file("bad.txt", b"x"))
     ending = f"--{BOUNDARY}--\r\n".encode()
@@ -310,7 +322,10 @@ def test_short_body(kci: Client) -> None:
     """The client stops sending in the middle and waits for an answer."""
     key = kci.key("short.txt")
     body = form(field("path", kci.folder), file("short.txt", b"x" * 1000))
-    for name, declared, sent in (("cut", len(body), len(body) - 400), ("whole form, more declared", len(body) + 9, len(body))):
+    for name, declared, sent in (
+        ("cut", len(body), len(body) - 400),
+        ("whole form, more declared", len(body) + 9, len(body)),
+    ):
         connection = kci.connection()
         sized = [kci.authorised(), FORM_TYPE, ("Content-Length", str(declared))]
         connection.send(kci.head("POST", "/v1/file", sized) + body[:sent])
@@ -353,7 +368,9 @@ def test_type_table(kci: Client) -> None:
 @clause("UP-06b", "type.header")
 def test_type_header(kci: Client) -> None:
     """The uploader knows better."""
-    expect.equal(_type(kci, "a.txt", Content_Type_Upstream="application/x-special"), "application/x-special", "the type")
+    expect.equal(
+        _type(kci, "a.txt", Content_Type_Upstream="application/x-special"), "application/x-special", "the type"
+    )
     expect.equal(_type(kci, "b.txt"), "text/plain", "the type without the header")
 
 
@@ -385,7 +402,7 @@ def test_type_standard(kci: Client) -> None:
 # ----------------------------------------------------------------------------------------------------------- sizes
 
 
-def _begun(kci: Client, length: int, *more: Tuple[str, str]) -> Response:
+def _begun(kci: Client, length: int, *more: tuple[str, str]) -> Response:
     """The first answer to an upload of which only the head was sent, an interim one included."""
     connection = kci.connection()
     sized = [kci.authorised(), FORM_TYPE, ("Content-Length", str(length)), ("Expect", "100-continue"), *more]
@@ -400,7 +417,8 @@ def test_too_large(kci: Client) -> None:
     """Said before a byte of the body is sent."""
     limit = kci.run.options.limits["upload"]
     expect.status(_begun(kci, 1000), 100, context="Content-Length 1000")
-    expect.status(_begun(kci, limit + (1 << 20)), 413, context="Content-Length 1 MiB over the limit")
+    over = limit + (64 << 20)  # a server may allow for the other fields of the form
+    expect.status(_begun(kci, over), 413, context="Content-Length 64 MiB over the limit")
     expect.status(_begun(kci, 1 << 50), 413, context="Content-Length of a PiB")
 
 
@@ -413,7 +431,9 @@ def test_chunked(kci: Client) -> None:
     chunks = [body[a:b] for a, b in zip(cuts, cuts[1:])]
     coded = b"".join(b"%x;note=1\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\nX-Trailer: 1\r\n\r\n"
     connection = kci.connection()
-    connection.send(kci.head("POST", "/v1/file", [kci.authorised(), FORM_TYPE, ("Transfer-Encoding", "chunked")]) + coded)
+    connection.send(
+        kci.head("POST", "/v1/file", [kci.authorised(), FORM_TYPE, ("Transfer-Encoding", "chunked")]) + coded
+    )
     expect.status(connection.receive("POST"), 200)
     kci.has(kci.key("chunked.bin"), data)
 
@@ -465,8 +485,10 @@ def test_round_trip(kci: Client) -> None:
 @clause("UP-11", "refusal.reaches-client", writes=False)
 def test_refusal_reaches(kci: Client) -> None:
     """A plain client writes its whole body before it reads; the answer must still be there."""
+    expect.status(kci.get("/"), 200, context="the twin that needs no token")
     body = form(field("path", kci.folder), file("big.bin", payload("big", 6 << 20)))
     for attempt in range(3):
         connection = kci.connection()
-        connection.send(kci.head("POST", "/v1/file", [FORM_TYPE, ("Content-Length", str(len(body)))]) + body)
+        whole = connection.send(kci.head("POST", "/v1/file", [FORM_TYPE, ("Content-Length", str(len(body)))]) + body)
+        expect.that(whole, "a server that takes 6 MiB, or closes without a reset", "a reset while sending")
         expect.status(connection.receive("POST"), 401, context=f"6 MiB without a token, attempt {attempt + 1}")

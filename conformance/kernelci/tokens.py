@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from typing import Dict, Mapping, Tuple
+from collections.abc import Mapping
 
 _DIGESTS = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
 
@@ -30,7 +30,7 @@ def unsigned(claims: Mapping[str, object], algorithm: str, signature: str = "") 
     return f"{_signing_input({'alg': algorithm, 'typ': 'JWT'}, claims)}.{signature}"
 
 
-def claims_of(token: str) -> Dict[str, object]:
+def claims_of(token: str) -> dict[str, object]:
     """The claims of a token, unverified. Raises ValueError for what is no JWT."""
     found = json.loads(decode(token.split(".")[1] if token.count(".") == 2 else ""))
     if not isinstance(found, dict):
@@ -38,7 +38,7 @@ def claims_of(token: str) -> Dict[str, object]:
     return found
 
 
-def split(token: str) -> Tuple[str, str, str]:
+def split(token: str) -> tuple[str, str, str]:
     header, claims, signature = token.split(".")
     return header, claims, signature
 

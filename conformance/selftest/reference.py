@@ -25,16 +25,17 @@ import tarfile
 import threading
 import time
 import zlib
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import BinaryIO, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import BinaryIO, Callable, ContextManager, NamedTuple, Optional
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from conformance.core import oracle
 from conformance.kernelci import tokens
 
-Headers = List[Tuple[str, str]]
+Headers = list[tuple[str, str]]
 HEAD_BYTES = 32 * 1024
 DRAIN_BYTES = 16 << 20  # of a refused body, so that the client can read the refusal
 CHUNK = 64 * 1024
@@ -63,18 +64,19 @@ class Settings:
     """What an operator of the reference chooses. Times in seconds, sizes in bytes."""
 
     secret: str = "the reference's own secret, long enough"
-    users: Dict[str, List[str]] = field(default_factory=dict)
-    blocked: Tuple[str, ...] = ("192.0.2.0/24",)
-    trusted: Tuple[str, ...] = ("127.0.0.0/8", "::1/128", "10.0.0.0/8")
-    challenge_agents: Tuple[str, ...] = ("challenged-browser",)
+    users: dict[str, list[str]] = field(default_factory=dict)
+    blocked: tuple[str, ...] = ("192.0.2.0/24",)
+    trusted: tuple[str, ...] = ("127.0.0.0/8", "::1/128", "10.0.0.0/8")
+    challenge_agents: tuple[str, ...] = ("challenged-browser",)
     fallback_rate: int = 50_000
     upload_limit: int = 4 << 30
     member_limit: int = 512 << 20
     files_limit: int = 10_000
     lock_wait: float = 30.0
-    idle: float = 60.0
+    idle: float = 60.0  # of an upload; a connection between requests may rest for `keep_alive`
+    keep_alive: float = 60.0
     journal: Optional[str] = None
-    certificate: Optional[Tuple[str, str]] = None
+    certificate: Optional[tuple[str, str]] = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Request(NamedTuple):
     method: str
     target: str
     minor: int
-    headers: Dict[str, str]  # lower-case names, latin-1 values
-    body: "Body"
+    headers: dict[str, str]  # lower-case names, latin-1 values
+    body: Body
 
     @property
     def path(self) -> str:
@@ -128,11 +130,6 @@ class Request(NamedTuple):
     @property
     def agent(self) -> str:
         return self.headers.get("user-agent", "")
-
-    @property
-    def keeps(self) -> bool:
-        options = [word.strip().lower() for word in self.headers.get("connection", "").split(",")]
-        return "close" not in options and (self.minor == 1 or "keep-alive" in options)
 
 
 class Wire:
@@ -171,8 +168,9 @@ class Wire:
 class Body:
     """The content of a request by its framing; `some` gives the next bytes, b"" at the end."""
 
-    def __init__(self, wire: Wire, length: Optional[int]) -> None:
+    def __init__(self, wire: Wire, length: Optional[int], chunk_size: Callable[[bytes], int]) -> None:
         self._wire = wire
+        self._chunk_size = chunk_size
         self._left = length  # None: chunked
         self._chunk = 0
         self.ended = length == 0
@@ -206,7 +204,7 @@ class Body:
 
     def _chunked(self) -> bytes:
         if not self._chunk:
-            self._chunk = chunk_size(self._wire.until(b"\r\n", HEAD_BYTES)[:-2])
+            self._chunk = self._chunk_size(self._wire.until(b"\r\n", HEAD_BYTES)[:-2])
             if not self._chunk:
                 while self._wire.until(b"\r\n", HEAD_BYTES) != b"\r\n":
                     continue
@@ -221,19 +219,12 @@ class Body:
         return data
 
 
-def chunk_size(line: bytes) -> int:
-    match = re.fullmatch(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?", line)
-    if match is None:
-        raise Refused(400, "Malformed chunk")
-    return int(match[1], 16)
-
-
 class LockTable:
     """One upload a key at a time. Waiting is bounded; everything is guarded by one condition."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self.held: Set[str] = set()
+        self.held: set[str] = set()
 
     def wait_free(self, key: str, seconds: float) -> bool:
         with self.changed:
@@ -264,7 +255,7 @@ class Form:
     """What an upload has said so far. `path` None: not said."""
 
     path: Optional[bytes] = None
-    files: List[Part] = field(default_factory=list)
+    files: list[Part] = field(default_factory=list)
 
 
 class Reference:
@@ -272,13 +263,13 @@ class Reference:
 
     def __init__(self, settings: Optional[Settings] = None) -> None:
         self.settings = settings or Settings()
-        self.objects: Dict[str, Stored] = {}
+        self.objects: dict[str, Stored] = {}
         self.guard = threading.Lock()
         self.locks = LockTable()
         self.versions = 0
         self.journal: Optional[BinaryIO] = None
         self._stopping = False
-        self._open: Set[socket.socket] = set()
+        self._open: set[socket.socket] = set()
 
     # -------------------------------------------------------------------------------------------- connections
 
@@ -329,7 +320,7 @@ class Reference:
 
     def serve(self, sock: socket.socket, peer: str) -> None:
         """All requests of one connection."""
-        wire = Wire(sock, self.settings.idle)
+        wire = Wire(sock, self.idle_limit())
         while True:
             request: Optional[Request] = None
             try:
@@ -344,6 +335,9 @@ class Reference:
             self.send(wire, request, answer)
             if answer.close:
                 return self.linger(wire)
+
+    def idle_limit(self) -> float:
+        return self.settings.idle
 
     def peer_left(self, wire: Wire, request: Optional[Request]) -> None:
         """A body ended early: the peer may have closed only its sending side."""
@@ -389,24 +383,26 @@ class Reference:
     def read_request(self, wire: Wire) -> Request:
         while wire.buffer[:2] == b"\r\n":
             wire.take(2)
+        wire.sock.settimeout(self.settings.keep_alive)
         while not wire.buffer:
             try:
                 wire.more()
             except Refused:
                 raise Gone from None  # an idle connection just ends
+        wire.sock.settimeout(self.idle_limit())
         raw = wire.until(b"\r\n\r\n", self.head_limit())[:-4]
         lines = raw.split(b"\r\n")
         method, target, minor = self.request_line(lines[0])
         headers = self.fields(lines[1:])
         self.check_host(headers, minor)
-        body = Body(wire, self.framing(headers))
+        body = Body(wire, self.framing(headers), self.chunk_size)
         body.expected = headers.get("expect", "").lower() == "100-continue" and minor == 1
         return Request(method, target, minor, headers, body)
 
     def head_limit(self) -> int:
         return HEAD_BYTES
 
-    def request_line(self, line: bytes) -> Tuple[str, str, int]:
+    def request_line(self, line: bytes) -> tuple[str, str, int]:
         match = re.fullmatch(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) (\S+) HTTP/([0-9])\.([0-9])", line)
         if match is None or re.search(rb"[\x00-\x20\x7f]", match[2]):
             raise Refused(400, "Malformed request line")
@@ -419,8 +415,8 @@ class Reference:
             raise Refused(400, "Malformed target")
         return match[1].decode(), target, 1 if int(match[4]) else 0
 
-    def fields(self, lines: List[bytes]) -> Dict[str, str]:
-        headers: Dict[str, str] = {}
+    def fields(self, lines: list[bytes]) -> dict[str, str]:
+        headers: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.decode("latin-1").partition(":")
             if not colon or not TOKEN.fullmatch(name) or re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
@@ -436,11 +432,11 @@ class Reference:
             raise Refused(400, f"{name} is repeated")
         return f"{first}, {second}"
 
-    def check_host(self, headers: Dict[str, str], minor: int) -> None:
+    def check_host(self, headers: dict[str, str], minor: int) -> None:
         if minor == 1 and "host" not in headers:
             raise Refused(400, "No Host")
 
-    def framing(self, headers: Dict[str, str]) -> Optional[int]:
+    def framing(self, headers: dict[str, str]) -> Optional[int]:
         """The length of the content, None for chunked. RFC 9112 6.3."""
         coding, length = headers.get("transfer-encoding"), headers.get("content-length")
         if coding is not None:
@@ -452,6 +448,12 @@ class Reference:
         if length is None:
             return 0
         return self.content_length(length)
+
+    def chunk_size(self, line: bytes) -> int:
+        match = re.fullmatch(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?", line)
+        if match is None:
+            raise Refused(400, "Malformed chunk")
+        return int(match[1], 16)
 
     def content_length(self, value: str) -> int:
         if not re.fullmatch(r"[0-9]{1,18}", value):
@@ -472,7 +474,7 @@ class Reference:
             return self.wrong_method(request, sorted(methods))
         return handler(request)
 
-    def routes(self) -> Dict[str, Dict[str, Callable[[Request], Answer]]]:
+    def routes(self) -> dict[str, dict[str, Callable[[Request], Answer]]]:
         return {
             "/": {"GET": self.banner},
             "/robots.txt": {"GET": self.robots},
@@ -489,7 +491,7 @@ class Reference:
     def unknown_method(self, request: Request) -> Answer:
         return self.text(501, "Not Implemented")
 
-    def wrong_method(self, request: Request, methods: List[str]) -> Answer:
+    def wrong_method(self, request: Request, methods: list[str]) -> Answer:
         allowed = methods + (["HEAD"] if "GET" in methods else [])
         return self.text(405, "Method Not Allowed", [("Allow", ", ".join(allowed))])
 
@@ -500,13 +502,16 @@ class Reference:
         return self.text(refused.status, refused.text, refused.headers)
 
     def send(self, wire: Wire, request: Optional[Request], answer: Answer) -> None:
-        if request is not None and not request.keeps:
+        if request is not None and not self.keeps(request):
             answer.close = True
         head_only = request is not None and request.method == "HEAD"
-        wire.sock.settimeout(self.settings.idle)
         wire.sock.sendall(self.head(request, answer))
         if not head_only and answer.status not in (204, 304):
             self.send_body(wire, request, answer)
+
+    def keeps(self, request: Request) -> bool:
+        options = [word.strip().lower() for word in request.headers.get("connection", "").split(",")]
+        return "close" not in options and (request.minor == 1 or "keep-alive" in options)
 
     def head(self, request: Optional[Request], answer: Answer) -> bytes:
         headers = [("Date", formatdate(usegmt=True)), ("Server", "reference"), *answer.headers]
@@ -545,7 +550,7 @@ class Reference:
     def trusted(self, address: str) -> bool:
         return self.inside(address, self.settings.trusted)
 
-    def inside(self, address: str, networks: Tuple[str, ...]) -> bool:
+    def inside(self, address: str, networks: tuple[str, ...]) -> bool:
         try:
             parsed = ipaddress.ip_address(address.strip('" []'))
         except ValueError:
@@ -561,7 +566,7 @@ class Reference:
         hops = self.forwarded(request)
         return next((hop for hop in reversed(hops) if not self.trusted(hop)), peer)
 
-    def forwarded(self, request: Request) -> List[str]:
+    def forwarded(self, request: Request) -> list[str]:
         listed = request.headers.get("x-forwarded-for")
         if listed is not None:
             return [hop.strip() for hop in listed.split(",")]
@@ -586,7 +591,7 @@ class Reference:
                 return self.cookie_claims(value) is not None
         return False
 
-    def cookie_claims(self, value: str) -> Optional[Dict[str, object]]:
+    def cookie_claims(self, value: str) -> Optional[dict[str, object]]:
         return self.signed_claims(value)
 
     def challenge(self, request: Request) -> Answer:
@@ -630,10 +635,10 @@ class Reference:
     def authenticate_headers(self) -> Headers:
         return [("WWW-Authenticate", "Bearer")]
 
-    def token_claims(self, token: str) -> Optional[Dict[str, object]]:
+    def token_claims(self, token: str) -> Optional[dict[str, object]]:
         return self.signed_claims(token)
 
-    def signed_claims(self, token: str) -> Optional[Dict[str, object]]:
+    def signed_claims(self, token: str) -> Optional[dict[str, object]]:
         try:
             head, _, signature = tokens.split(token)
             header = json.loads(tokens.decode(head))
@@ -651,25 +656,25 @@ class Reference:
             return False
         return any(self.hmac_right(secret, hashlib.sha256, signed, signature) for secret in self.secrets())
 
-    def secrets(self) -> List[str]:
+    def secrets(self) -> list[str]:
         return [self.settings.secret]
 
     def hmac_right(self, secret: str, digest: Callable[..., object], signed: bytes, signature: bytes) -> bool:
         made = hmac.new(secret.encode(), signed, digest)  # type: ignore[arg-type]
         return hmac.compare_digest(made.digest(), signature)
 
-    def in_time(self, claims: Dict[str, object]) -> bool:
+    def in_time(self, claims: dict[str, object]) -> bool:
         return self.not_expired(claims, time.time()) and self.already_valid(claims, time.time())
 
-    def not_expired(self, claims: Dict[str, object], now: float) -> bool:
+    def not_expired(self, claims: dict[str, object], now: float) -> bool:
         expires = claims.get("exp", now + 1)
         return isinstance(expires, (int, float)) and expires > now
 
-    def already_valid(self, claims: Dict[str, object], now: float) -> bool:
+    def already_valid(self, claims: dict[str, object], now: float) -> bool:
         begins = claims.get("nbf", now)
         return isinstance(begins, (int, float)) and begins <= now
 
-    def email(self, claims: Dict[str, object]) -> Optional[str]:
+    def email(self, claims: dict[str, object]) -> Optional[str]:
         found = claims.get("email")
         return found if isinstance(found, str) and found else None
 
@@ -681,7 +686,7 @@ class Reference:
         if owner in self.settings.users and not self.covered(self.settings.users[owner], key):
             raise Refused(403, self.forbidden_text(owner, key))
 
-    def covered(self, prefixes: List[str], key: str) -> bool:
+    def covered(self, prefixes: list[str], key: str) -> bool:
         return any(key.startswith(prefix.lstrip("/")) for prefix in prefixes)
 
     def forbidden_text(self, owner: str, key: str) -> str:
@@ -713,18 +718,18 @@ class Reference:
     def key_text(self, raw: bytes) -> str:
         return raw.decode("utf-8")
 
-    def segments(self, text: str) -> List[str]:
+    def segments(self, text: str) -> list[str]:
         return [segment for segment in text.split("/") if segment not in ("", ".")]
 
     def check_characters(self, key: str) -> None:
         if re.search(r"[\x00-\x1f\x7f]", key):
             raise Refused(400, "Control character in the key")
 
-    def check_dots(self, segments: List[str]) -> None:
+    def check_dots(self, segments: list[str]) -> None:
         if ".." in segments:
             raise Refused(400, "A .. segment in the key")
 
-    def check_segment_length(self, segments: List[str]) -> None:
+    def check_segment_length(self, segments: list[str]) -> None:
         if any(len(segment.encode()) > 255 for segment in segments):
             raise Refused(400, "A segment over 255 bytes")
 
@@ -736,7 +741,7 @@ class Reference:
         if not key:
             raise Refused(400, "An empty key")
 
-    def check_reserved(self, segments: List[str]) -> None:
+    def check_reserved(self, segments: list[str]) -> None:
         if segments[:1] == [".metadata"]:
             raise Refused(400, "A reserved name")
 
@@ -764,9 +769,7 @@ class Reference:
             line = bytes(buffer[: buffer.index(b"\r\n")])
             del buffer[: len(line) + 2]
             if line.strip(b" \t") == b"--":
-                while body.some():
-                    continue
-                return
+                return self.epilogue(body)
             if line.strip(b" \t"):
                 raise Refused(400, "Malformed boundary")
             self._fill(body, buffer, b"\r\n\r\n")
@@ -779,6 +782,11 @@ class Reference:
             yield Part(name, filename, bytes(buffer[:at]))
             del buffer[: at + len(mark)]
 
+    def epilogue(self, body: Body) -> None:
+        """Reads what was declared behind the form: a body that ends early is no upload."""
+        while body.some():
+            continue
+
     def _fill(self, body: Body, buffer: bytearray, mark: bytes) -> None:
         searched = 0
         while buffer.find(mark, searched) < 0:
@@ -788,7 +796,7 @@ class Reference:
                 raise Refused(400, "The form ends early")
             buffer += data
 
-    def part_names(self, head: bytes) -> Tuple[str, Optional[bytes]]:
+    def part_names(self, head: bytes) -> tuple[str, Optional[bytes]]:
         match = re.search(rb"(?i)(?:^|\r\n)content-disposition:[ \t]*form-data([^\r\n]*)", head)
         name = re.search(rb';[ \t]*name="([^"]*)"', match[1]) if match else None
         if match is None or name is None:
@@ -806,7 +814,7 @@ class Reference:
         boundary = self.boundary(request)
         self.check_size(request)
         form = Form()
-        ready: Dict[str, bytes] = {}
+        ready: dict[str, bytes] = {}
         with ExitStack() as held:
 
             def take(path: Optional[bytes], filename: bytes) -> str:
@@ -869,7 +877,7 @@ class Reference:
     def other_type(self, key: str) -> str:
         return mimetypes.guess_type(key, strict=True)[0] or "application/octet-stream"
 
-    def stored_answer(self, keys: List[str]) -> Answer:
+    def stored_answer(self, keys: list[str]) -> Answer:
         return Answer(200, b"", [("ETag", self.objects[keys[0]].etag)])
 
     def commit(self, key: str, data: bytes, kind: str, owner: str) -> None:
@@ -930,7 +938,7 @@ class Reference:
         shape = {"status": "error", "uploaded": 0, "failed": 1, "bytes": 0, "prefix": "", "failures": [refused.text]}
         return self.json(refused.status, shape, refused.headers)
 
-    def json(self, status: int, shape: Dict[str, object], headers: Optional[Headers] = None) -> Answer:
+    def json(self, status: int, shape: dict[str, object], headers: Optional[Headers] = None) -> Answer:
         return Answer(status, json.dumps(shape).encode(), [("Content-Type", "application/json"), *(headers or [])])
 
     def unpacked(self, request: Request) -> Answer:
@@ -943,8 +951,7 @@ class Reference:
             elif part.name == "archive":
                 name, data = part.filename, part.content
         members = self.members(self.decompressed(self.suffix(name), data))
-        if not members:
-            raise Refused(400, "No regular file in the archive")
+        self.check_members(members)
         keyed = [(self.storage_key(path, member), content) for member, content in members]
         for key, content in keyed:
             self.permit(owner, key, path)
@@ -953,7 +960,11 @@ class Reference:
                 self.commit(key, content, self.member_type(name or b"", key), owner)
         return self.json(200, self.archive_shape(path.decode("utf-8"), [content for _, content in keyed]))
 
-    def archive_shape(self, prefix: str, contents: List[bytes]) -> Dict[str, object]:
+    def check_members(self, members: list[tuple[bytes, bytes]]) -> None:
+        if not members:
+            raise Refused(400, "No regular file in the archive")
+
+    def archive_shape(self, prefix: str, contents: list[bytes]) -> dict[str, object]:
         size = sum(map(len, contents))
         return {"status": "ok", "uploaded": len(contents), "failed": 0, "bytes": size, "prefix": prefix, "failures": []}
 
@@ -1009,23 +1020,26 @@ class Reference:
             at += 3 + size
         return out
 
-    def members(self, data: bytes) -> List[Tuple[bytes, bytes]]:
+    def members(self, data: bytes) -> list[tuple[bytes, bytes]]:
         """Names and contents of the regular files. Raises Refused for anything that is not a whole, harmless tar."""
-        found: List[Tuple[bytes, bytes]] = []
+        found: list[tuple[bytes, bytes]] = []
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errorlevel=2) as archive:
                 for info in archive:
                     if self.skipped(info):
                         continue
                     self.check_member(info)
-                    if len(found) >= self.settings.files_limit:
-                        raise Refused(413, "Too many files")
+                    self.check_count(len(found))
                     file = archive.extractfile(info)
                     found.append((info.name.encode("utf-8", "surrogateescape"), file.read() if file else b""))
                 self.check_end(data, archive.offset)
         except (tarfile.TarError, EOFError):
             raise Refused(400, "Not a whole tar archive") from None
         return found
+
+    def check_count(self, found: int) -> None:
+        if found >= self.settings.files_limit:
+            raise Refused(413, "Too many files")
 
     def skipped(self, info: tarfile.TarInfo) -> bool:
         return info.isdir()
@@ -1157,7 +1171,7 @@ class Reference:
         content = ("Content-Range", f"bytes {span.first}-{span.last}/{len(stored.data)}")
         return Answer(206, stored.data[span.first : span.last + 1], [*headers, content])
 
-    def several_parts(self, spans: Tuple[oracle.Span, ...], stored: Stored, headers: Headers) -> Answer:
+    def several_parts(self, spans: tuple[oracle.Span, ...], stored: Stored, headers: Headers) -> Answer:
         out = b""
         for first, last in spans:
             out += f"\r\n--next\r\nContent-Range: bytes {first}-{last}/{len(stored.data)}\r\n\r\n".encode()
@@ -1190,10 +1204,10 @@ class Reference:
     def listing_type(self) -> str:
         return "text/plain; charset=utf-8"
 
-    def listed_keys(self) -> List[str]:
+    def listed_keys(self) -> list[str]:
         return list(self.objects)
 
-    def in_order(self, keys: List[str]) -> List[str]:
+    def in_order(self, keys: list[str]) -> list[str]:
         return sorted(keys, key=str.encode)
 
     def metrics(self, request: Request) -> Answer:
@@ -1209,7 +1223,7 @@ class Reference:
             f"storage_total_space{{{labels}}} {total}\n" + self.cache_metric()
         )
 
-    def space(self) -> Tuple[int, int]:
+    def space(self) -> tuple[int, int]:
         return 1 << 34, 1 << 36
 
     def cache_metric(self) -> str:

@@ -1,0 +1,14 @@
+"""The operator turned the listing off, and says so."""
+
+from __future__ import annotations
+
+from conformance.selftest.fault import Benign
+from conformance.selftest.reference import Answer, Reference, Refused, Request
+
+
+class Server(Reference):
+    def listing(self, request: Request) -> Answer:
+        raise Refused(403, "Forbidden")
+
+
+BENIGN = Benign(Server, "`[list] enabled = false`", capabilities=(("list", "off"),))
