@@ -1,4 +1,4 @@
-"""The command line. `python -m conformance URL --token-env TOKEN` judges a server; the other verbs explain and prove."""
+"""The command line. `python -m conformance URL --token-env TOKEN` judges a server; other verbs explain and prove."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import inspect
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from conformance.core.plugin import Options, Run
 from conformance.core.verdict import Exit, Result, Verdict, exit_code
 from conformance.core.wire import Target
 from conformance.kernelci import SUITE
+from conformance.selftest import fault, gates
 
 PROFILES = {
     "core": "every check that takes less than five seconds; the default",
@@ -261,8 +263,6 @@ def list_checks(argv: Sequence[str]) -> int:
 
 def explain(argv: Sequence[str]) -> int:
     """What a check asks for, why, and how: its clause, its faults and its code."""
-    from conformance.selftest import fault
-
     parser = argparse.ArgumentParser(prog="conformance explain", description=explain.__doc__)
     parser.add_argument("check", help="a check or a clause")
     wanted = parser.parse_args(argv).check
@@ -291,8 +291,6 @@ def profiles(argv: Sequence[str]) -> int:
 
 def matrix(argv: Sequence[str]) -> int:
     """Clause -> checks -> faults -> places in the code that name the clause."""
-    from conformance.selftest import fault
-
     parser = argparse.ArgumentParser(prog="conformance matrix", description=matrix.__doc__)
     parser.add_argument("--code", type=Path, action="append", default=[], help="a file or folder of the server")
     arguments = parser.parse_args(argv)
@@ -312,8 +310,6 @@ def matrix(argv: Sequence[str]) -> int:
 
 
 def _mentions(text: list[str], page_id: str) -> list[int]:
-    import re
-
     name = re.compile(rf"\b{page_id}(?![0-9])")
     return [number for number, line in enumerate(text, 1) if name.search(line)]
 
@@ -345,8 +341,6 @@ def freeze(argv: Sequence[str]) -> int:
 
 def selftest(argv: Sequence[str]) -> int:
     """Proves that the suite catches every fault and blames no right server."""
-    from conformance.selftest import gates
-
     parser = argparse.ArgumentParser(prog="conformance selftest", description=selftest.__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="processes (one a processor)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")

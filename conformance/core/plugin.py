@@ -124,7 +124,7 @@ def _check(item: pytest.Item) -> Check:
     return found
 
 
-@dataclass
+@dataclass(eq=False)  # a plugin is known by its identity
 class Judge:
     """The pytest plugin. It selects checks, runs each, and keeps the verdicts; pytest itself reports nothing."""
 
@@ -212,7 +212,7 @@ class Judge:
             self._fail(result, error, transcript)
         except WireError as error:
             self._fail(result, Violation("an answer by RFC 9112", str(error)), transcript)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a check does wrong is a verdict of its own
             result.verdict, result.reason = Verdict.ERROR, self.run.redact(traceback.format_exc(limit=-6))
         finally:
             if client is not None:
@@ -239,7 +239,7 @@ class Judge:
         redact = self.run.redact
         result.verdict = Verdict.FAIL
         result.reason = redact(str(error))
-        base, data = transcript.request or ("", b"")
+        _, data = transcript.request or ("", b"")
         sent = data.partition(b"\r\n\r\n")[0].decode("utf-8", "backslashreplace")
         if error.context:
             sent = f"{error.context}\n{sent}"

@@ -46,6 +46,8 @@ def build(run: Run, code: Exit, stale: list[str], requirements: str) -> Report:
     """The dictionary of one run. Every text in it is already redacted."""
     counts = tally(run.results)
     options = run.options
+    order = list(run.spec.clauses)
+    results = sorted(run.results, key=lambda result: order.index(result.clause))
     return {
         "schema": SCHEMA,
         "suite": {
@@ -65,7 +67,7 @@ def build(run: Run, code: Exit, stale: list[str], requirements: str) -> Report:
         "counts": {verdict.value: counts[verdict] for verdict in Verdict},
         "capabilities": {name: {"state": one.state, "why": one.why} for name, one in sorted(run.capabilities.items())},
         "stale": stale,
-        "results": [_row(run, result) for result in run.results],
+        "results": [_row(run, result) for result in results],
         "excluded": [
             {"clause": clause.id, "sentence": clause.sentence, "reason": clause.excluded}
             for clause in run.spec.clauses.values()
@@ -136,7 +138,7 @@ _JUNIT = {
 
 
 def junit(report: Report) -> str:
-    """JUnit XML: a test suite a section. A warning is a pass with its reason in system-out; an excused failure skips."""
+    """JUnit XML: a suite a section. A warning is a pass with its reason in system-out; an excused failure skips."""
     root = ElementTree.Element("testsuites", name=report["suite"]["title"], time=str(report["seconds"]))
     for section, rows in _sections(report):
         suite = ElementTree.SubElement(root, "testsuite", name=section, tests=str(len(rows)))
@@ -311,8 +313,8 @@ def _tile(section: str, rows: list[Report]) -> str:
     )
     good = sum(row["verdict"] in ("pass", "info") for row in rows)
     return (
-        f'<a class=tile href="#{anchor}"><span>{html.escape(section)}</span><span class=number>{good}/{len(rows)}</span>'
-        f"<span class=bar>{bars}</span></a>"
+        f'<a class=tile href="#{anchor}"><span>{html.escape(section)}</span>'
+        f"<span class=number>{good}/{len(rows)}</span><span class=bar>{bars}</span></a>"
     )
 
 
@@ -367,7 +369,8 @@ def _table(section: str, rows: list[Report]) -> str:
 
 
 def _excluded(row: Report) -> str:
-    return f"<li><b>{row['clause']}</b> {_prose(row['sentence'])} <span class=quiet>{html.escape(row['reason'])}</span></li>"
+    reason = f"<span class=quiet>{html.escape(row['reason'])}</span>"
+    return f"<li><b>{row['clause']}</b> {_prose(row['sentence'])} {reason}</li>"
 
 
 def _prose(text: str) -> str:

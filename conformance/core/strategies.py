@@ -91,7 +91,7 @@ def _sendable(text: str) -> bool:
 
 def conditions(etag: str, dates: dict[str, str]) -> st.SearchStrategy[dict[str, str]]:
     """Mixes of the four preconditions around an object with that ETag; `dates` has before, same and after."""
-    opaque = etag[2:] if etag.startswith("W/") else etag
+    opaque = etag.removeprefix("W/")
     near = opaque[:-1] + 'x"'
     tags = st.sampled_from([opaque, f"W/{opaque}", '"other"', 'W/"other"', near, '"a,b"', '""', opaque.upper()])
     listed = st.lists(tags, min_size=1, max_size=3).map(", ".join)

@@ -50,11 +50,11 @@ def _direct(client: Client) -> Capability:
     """Whether bytes reach the server as they are sent. A proxy that collects the body first hides every lock."""
     try:
         root = client.get("/")
+        client.run.server = (root.all("Server") or [""])[0]
         if _answers_early(client):
             return Capability("direct", "on", "a refusal comes before the body was sent")
     except (WireError, NotJudged) as error:
         return Capability("direct", "unknown", str(error))
-    client.run.server = (root.all("Server") or [""])[0]
     proxy = next((name for name in _PROXIES if _names(root, name)), None)
     if proxy is None:
         return Capability("direct", "unknown", "no sign of a proxy")

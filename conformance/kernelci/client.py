@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -76,11 +76,18 @@ class Sample:
 
     @property
     def etag(self) -> str:
-        return expect.header(self.response, "ETag")
+        return self._built_on("ETag")
 
     @property
     def modified(self) -> str:
-        return expect.header(self.response, "Last-Modified")
+        return self._built_on("Last-Modified")
+
+    def _built_on(self, name: str) -> str:
+        """A header that another check judges (DL-02e, DL-02f)."""
+        values = self.response.all(name)
+        if len(values) != 1:
+            raise DependencyFailed(f"this check builds on one {name}; there are {len(values)}")
+        return values[0]
 
 
 class Held:
@@ -145,7 +152,7 @@ class Client:
             raise Untestable(f"needs {option}")
         return value
 
-    def minted(self, claims: dict[str, object], algorithm: str = "HS256") -> str:
+    def minted(self, claims: Mapping[str, object], algorithm: str = "HS256") -> str:
         """A token signed with the server's secret, where that was given."""
         return tokens.mint(self.secret("secret", "the secret of the server (--secret-env)"), claims, algorithm)
 
@@ -213,7 +220,7 @@ class Client:
         return key
 
     def place(self, name: str = "sample.bin", data: bytes = SAMPLE) -> str:
-        """The path of an object that is there: uploaded now, or the one that was named for a run that writes nothing."""
+        """The path of an object that is there: uploaded now, or the one that was named for a `readonly` run."""
         if self.run.options.profile != "readonly":
             return path_of(self.stored(self.key(name), data))
         if not self.run.options.objects:
@@ -308,7 +315,7 @@ class Client:
         def guarded(call: Callable[[], None]) -> None:
             try:
                 call()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - raised again below, in the thread of the check
                 errors.append(error)
 
         threads = [threading.Thread(target=guarded, args=(call,), daemon=True) for call in calls]

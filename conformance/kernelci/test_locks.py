@@ -26,7 +26,7 @@ def _second(kci: Client, path: str, filename: str, data: bytes) -> Connection:
     return connection
 
 
-def _probed(kci: Client, held: Held, key: str, probe: Connection, begun: float) -> bool:
+def _probed(held: Held, key: str, probe: Connection, begun: float) -> bool:
     """Whether the second upload kept to the lock while the first was held.
 
     False when the hold did not last as long as the probe, so that nothing was shown. Raises Violation.
@@ -51,7 +51,7 @@ def _exclusive(kci: Client, spellings: dict[str, str]) -> None:
             with kci.holding(key) as held:
                 begun = History.now()
                 probe = _second(kci, path, filename, b"second")
-                kept = _probed(kci, held, key, probe, begun)
+                kept = _probed(held, key, probe, begun)
                 expect.status(held.open(), 200, context="the first upload")
                 if kept:
                     break

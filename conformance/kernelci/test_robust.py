@@ -317,9 +317,7 @@ def test_no_injection(kci: Client) -> None:
         answers.append(sent)
     quoted = kci.post(field("path", kci.folder), file('q\\"\\r\\nX-Injected: yes', b"x"))
     answers.append(quoted)
-    for line in kci.listed_if_any():
-        if line.startswith(kci.folder):
-            answers.append(kci.download(line))
+    answers += [kci.download(line) for line in kci.listed_if_any() if line.startswith(kci.folder)]
     for response in answers:
         expect.no_header(response, "X-Injected", expect.describe(response))
     expect.equal(expect.media_type(kci.download(kci.key("plain.txt")))[0], "text/x-plain", "the type of the twin")

@@ -1,4 +1,4 @@
-"""Proofs of the suite's own manners: exit codes, reports, redaction, the baseline, curl lines, and nothing leaking in."""
+"""Proofs of the suite's own manners: exit codes, reports, redaction, the baseline, curl lines, and no leaks."""
 
 from __future__ import annotations
 

@@ -26,10 +26,10 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import BinaryIO, Callable, ContextManager, NamedTuple, Optional
+from typing import BinaryIO, Callable, NamedTuple, Optional
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 
 from conformance.core import oracle
@@ -843,7 +843,7 @@ class Reference:
         if int(request.headers.get("content-length", "0")) > self.settings.upload_limit:
             raise Refused(413, "Too large")
 
-    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> ContextManager[None]:
+    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> AbstractContextManager[None]:
         return self.locks.holding(key, self.settings.lock_wait)
 
     def begin(self, key: str) -> None:
@@ -910,7 +910,7 @@ class Reference:
 
     def recover(self, path: str) -> None:
         """Reads the journal of the last life; an entry cut short by a kill is dropped."""
-        self.journal = open(path, "a+b")
+        self.journal = open(path, "a+b")  # noqa: SIM115 - open as long as the server lives
         self.journal.seek(0)
         data = self.journal.read()
         at = 0
@@ -953,7 +953,7 @@ class Reference:
         members = self.members(self.decompressed(self.suffix(name), data))
         self.check_members(members)
         keyed = [(self.storage_key(path, member), content) for member, content in members]
-        for key, content in keyed:
+        for key, _ in keyed:
             self.permit(owner, key, path)
         for key, content in keyed:
             with self.locks.holding(key, self.settings.lock_wait):
@@ -1088,7 +1088,7 @@ class Reference:
         return "/".join(segment for segment in text.split("/") if segment not in ("", ".")) + trailing
 
     def private(self, key: str) -> bool:
-        return key.split("/")[0] == ".metadata"
+        return key.split("/", maxsplit=1)[0] == ".metadata"
 
     def download(self, request: Request) -> Answer:
         key = self.key_of(request.path)

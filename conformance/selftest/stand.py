@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
@@ -114,10 +114,8 @@ def kill(folder: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    try:
+    with suppress(ChildProcessError):  # it may be a child of another process of the stand
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass  # it is a child of another process of the stand
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat")

@@ -10,7 +10,7 @@ from conformance.selftest.reference import Reference, Request, Stored
 class Server(Reference):
     def precondition(self, request: Request, stored: Stored) -> int:
         value = request.headers.get("if-modified-since", "")
-        if value and not value.endswith("GMT") or "-" in value:
+        if (value and not value.endswith("GMT")) or "-" in value:
             return super().precondition(without(request, "if-modified-since"), stored)
         return super().precondition(request, stored)
 

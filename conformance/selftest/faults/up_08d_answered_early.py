@@ -13,8 +13,9 @@ class Server(Reference):
     def commit(self, key: str, data: bytes, kind: str, owner: str) -> None:
         later = super().commit
         if self.look_up(key) is None:
-            return later(key, data, kind, owner)
-        threading.Timer(0.05, later, (key, data, kind, owner)).start()
+            later(key, data, kind, owner)
+        else:
+            threading.Timer(0.05, later, (key, data, kind, owner)).start()
 
 
 def witness(kci: Client) -> object:

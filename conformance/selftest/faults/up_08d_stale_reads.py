@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Optional
+from typing import Optional, cast
 
 from conformance.kernelci.client import Client
 from conformance.selftest.fault import Fault
@@ -17,7 +17,7 @@ class Server(Reference):
         if known is None or time.monotonic() > until:
             known = super().look_up(key)
             seen[key] = (known, time.monotonic() + 0.05)
-        return known
+        return cast(Optional[Stored], known)
 
 
 def witness(kci: Client) -> object:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import ContextManager, Optional
+from contextlib import AbstractContextManager, contextmanager
+from typing import Optional
 
 from conformance.kernelci.client import Client
 from conformance.selftest.fault import Fault
@@ -12,7 +12,7 @@ from conformance.selftest.reference import Reference
 
 
 class Server(Reference):
-    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> ContextManager[None]:
+    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> AbstractContextManager[None]:
         return self.shown_only(key)
 
     @contextmanager

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import ContextManager, Optional
+from contextlib import AbstractContextManager, contextmanager
+from typing import Optional
 
 from conformance.kernelci.client import Client
 from conformance.selftest.fault import Fault
@@ -19,7 +19,7 @@ class Server(Reference):
         with self.locks.holding(key, 1):
             yield
 
-    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> ContextManager[None]:
+    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> AbstractContextManager[None]:
         return self.patient(key)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ContextManager, Optional
+from contextlib import AbstractContextManager
+from typing import Optional
 
 from conformance.kernelci.client import FORM_TYPE, Client, field, file, form
 from conformance.selftest.fault import Fault
@@ -10,7 +11,7 @@ from conformance.selftest.reference import Reference
 
 
 class Server(Reference):
-    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> ContextManager[None]:
+    def locked(self, key: str, path: Optional[bytes], filename: bytes) -> AbstractContextManager[None]:
         return self.locks.holding("one", self.settings.lock_wait)
 
     def await_upload(self, key: str) -> None:
