@@ -46,34 +46,25 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import (
     Any,
     Callable,
-    ContextManager,
-    Dict,
-    Generator,
-    Iterator,
-    List,
-    Mapping,
     NamedTuple,
     NoReturn,
     Optional,
     Protocol,
-    Sequence,
-    Set,
-    Tuple,
     Union,
 )
-from urllib.parse import unquote
-
-from kcistorage_parts.metrics import Metrics
+from urllib.parse import quote, unquote
 
 from kcistorage_parts import formdata, guards, heads, names, preconditions, tokens
 from kcistorage_parts.local import PRIVATE, LocalDriver
 from kcistorage_parts.logfmt import Log, quoted
+from kcistorage_parts.metrics import Metrics
 from kcistorage_parts.settings import ConfigError, secret, section, wrong
 
 if sys.version_info >= (3, 11):
@@ -83,7 +74,7 @@ else:  # the same parser under its older name
 
 __version__ = "0.1.0"
 
-Headers = Sequence[Tuple[str, str]]
+Headers = Sequence[tuple[str, str]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,7 +91,7 @@ class Refused(Exception):
         self.status, self.reason, self.text, self.headers = status, reason, text, headers
 
 
-Refusal = Tuple[int, str, str]  # the arguments of a Refused that is raised later, perhaps
+Refusal = tuple[int, str, str]  # the arguments of a Refused that is raised later, perhaps
 
 
 class Disconnected(Exception):
@@ -111,9 +102,10 @@ UNAUTHORIZED = (("WWW-Authenticate", "Bearer"),)
 
 # What the storage may raise -> what the client is told. The text of a standard exception names our paths: never sent.
 # The first line that matches wins.
-OS_FAILURES: Tuple[Tuple[Tuple[int, ...], Refusal], ...] = (
+KEY_CONFLICT: Refusal = (409, "key-conflict", "Path conflicts with an existing object")
+OS_FAILURES: tuple[tuple[tuple[int, ...], Refusal], ...] = (
     ((errno.ENOSPC, errno.EDQUOT), (507, "no-space", "Insufficient Storage")),
-    ((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), (409, "key-conflict", "Path conflicts with an existing object")),
+    ((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), KEY_CONFLICT),
     ((errno.ENAMETOOLONG,), (400, "key-too-long-here", "Path is too long for the storage of this server")),
     ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), (503, "overloaded", "Server is out of resources")),
 )
@@ -140,7 +132,7 @@ def refusal(error: Exception) -> Refused:
 # Answers: what a handler returns. A handler never writes to the socket, logs, counts or makes a status of an exception.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Span = Tuple[int, int]  # half open, in bytes
+Span = tuple[int, int]  # half open, in bytes
 
 
 class FileBody:
@@ -210,6 +202,22 @@ class KeyState:
         return not (self.writing or self.readers or self.waiting)
 
 
+class Hold:
+    """A key of a LockTable, held between the ends of a `with` block. Measured: a generator here takes 2 us more."""
+
+    __slots__ = ("_key", "_otherwise", "_seconds", "_shared", "_table")
+
+    def __init__(self, table: LockTable, key: str, shared: bool, seconds: float, otherwise: Refusal) -> None:
+        self._table, self._key, self._shared = table, key, shared
+        self._seconds, self._otherwise = seconds, otherwise
+
+    def __enter__(self) -> None:
+        self._table.acquire(self._key, self._shared, self._seconds, self._otherwise)
+
+    def __exit__(self, *exception: object) -> None:
+        self._table.release(self._key, self._shared)
+
+
 class LockTable:
     """Shared and exclusive locks by key, for the threads of one process; any thread may call.
 
@@ -220,7 +228,7 @@ class LockTable:
 
     def __init__(self, waited: Callable[[float], None] = lambda seconds: None) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._keys: Dict[str, KeyState] = {}
+        self._keys: dict[str, KeyState] = {}
         self._waited = waited
 
     def __len__(self) -> int:
@@ -271,22 +279,6 @@ class LockTable:
                 del self._keys[key]
 
 
-class Hold:
-    """A key of a LockTable, held between the ends of a `with` block. Measured: a generator here takes 2 us more."""
-
-    __slots__ = ("_key", "_otherwise", "_seconds", "_shared", "_table")
-
-    def __init__(self, table: LockTable, key: str, shared: bool, seconds: float, otherwise: Refusal) -> None:
-        self._table, self._key, self._shared = table, key, shared
-        self._seconds, self._otherwise = seconds, otherwise
-
-    def __enter__(self) -> None:
-        self._table.acquire(self._key, self._shared, self._seconds, self._otherwise)
-
-    def __exit__(self, *exception: object) -> None:
-        self._table.release(self._key, self._shared)
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The wire: the bytes of one connection, with deadlines
 # ---------------------------------------------------------------------------------------------------------------------
@@ -308,6 +300,9 @@ class Limits(NamedTuple):
     keep_alive: float = 30.0
 
 
+LIMITS = Limits()
+
+
 def bad_chunk() -> Refused:
     return Refused(400, "chunk-malformed", "Bad chunked body")
 
@@ -323,7 +318,7 @@ class Wire:
     non-blocking, costs a poll(2) before each call and cannot sendfile(2) in one go.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits = Limits()) -> None:
+    def __init__(self, sock: socket.socket, limits: Limits = LIMITS) -> None:
         self.socket, self.limits = sock, limits
         self._buffer, self._at = b"", 0  # what was received, and how much of it is used up
         self._patience = 0.0
@@ -440,7 +435,7 @@ class Wire:
 # The body of a request (RFC 9112 6 and 7)
 # ---------------------------------------------------------------------------------------------------------------------
 
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 class Body:
@@ -502,7 +497,7 @@ class Body:
         return not self.done
 
     def _skip_trailers(self) -> None:
-        lines: List[str] = []
+        lines: list[str] = []
         while len(lines) <= heads.MAX_FIELDS and (line := self._wire.read_line(MAX_CHUNK_LINE)):
             lines.append(line.decode("latin-1"))
         heads.parse_fields(lines)  # so that a trailer section is read as strictly as a head
@@ -723,7 +718,7 @@ class Connection(socketserver.BaseRequestHandler):
         except Disconnected:
             self._record(exchange, 499, "client-gone", began)
             return False
-        except Exception as error:  # the one place where errors become answers
+        except Exception as error:  # noqa: BLE001  # the one place where errors become answers
             refused = refusal(error)
             reason = refused.reason
             self._report(error, refused, exchange)
@@ -748,7 +743,7 @@ class Connection(socketserver.BaseRequestHandler):
             whole = True
         except Disconnected:
             reason = reason or "client-gone"
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # of the source of a stream
             reason = reason or "answer-broken"
             self._report(error, refusal(error), exchange)
         finally:
@@ -797,19 +792,19 @@ class StorageServer(ThreadingHTTPServer):
 
     def __init__(
         self,
-        address: Tuple[str, int],
+        address: tuple[str, int],
         site: Site,
         log: Log,
         metrics: Metrics,
         identify: Identify = lambda peer, fields: peer,
         tls: Optional[ssl.SSLContext] = None,
-        limits: Limits = Limits(),
+        limits: Limits = LIMITS,
         max_connections: int = 1000,
     ) -> None:
         self.site, self.log, self.metrics, self.identify = site, log, metrics, identify
         self.tls, self.limits, self.max_connections = tls, limits, max_connections
         self.stopping = False
-        self._open: Set[Connection] = set()
+        self._open: set[Connection] = set()
         self._changed = threading.Condition()
         self._common = (0, "")
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -833,7 +828,7 @@ class StorageServer(ThreadingHTTPServer):
             self._common = now, f"Date: {preconditions.http_date(now)}\r\nServer: kcistorage/{__version__}\r\n"
         return self._common[1]
 
-    def get_request(self) -> Tuple[socket.socket, Any]:
+    def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
         except OSError as error:
@@ -885,7 +880,7 @@ class StorageServer(ThreadingHTTPServer):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-Tags = Sequence[Tuple[str, str]]
+Tags = Sequence[tuple[str, str]]
 
 
 class Found(Protocol):
@@ -929,7 +924,7 @@ class Driver(Protocol):
     def open(self, key: str) -> Optional[Found]:
         """The object, or None where there is none."""
 
-    def create(self, key: Optional[str]) -> ContextManager[Incoming]:
+    def create(self, key: Optional[str]) -> contextlib.AbstractContextManager[Incoming]:
         """A new object; leaving the block without a commit leaves no trace. `key` is None while it is not known yet."""
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -959,7 +954,7 @@ def answer_ranges(found: Found, content_type: str, spans: Sequence[Span], header
     """Several ranges: multipart/byteranges (RFC 9110 14.6)."""
     boundary = secrets.token_hex(16)
     parts, end, _ = preconditions.multipart_ranges(spans, found.size, content_type, boundary)
-    pieces: List[Union[bytes, Span]] = [piece for part in parts for piece in (part.head, part.span)]
+    pieces: list[Union[bytes, Span]] = [piece for part in parts for piece in (part.head, part.span)]
     told = [("Content-Type", f"multipart/byteranges; boundary={boundary}"), ("Accept-Ranges", "bytes"), *headers]
     return Answer(206, told, object_body(found, [*pieces, end]))
 
@@ -1026,29 +1021,78 @@ class CheckAuth:
         return plain(200, f"Authorized: {self._credentials.owner(exchange)}", [("Cache-Control", "no-store")])
 
 
-class UploadedFile:
-    """One file of a form, on its way in. Its key is known once the path is."""
+UPLOAD_WAITED: Refusal = (409, "upload-locked", "Timeout waiting for upload")
 
-    def __init__(self, field: str, filename: str, incoming: Incoming, key: Optional[str]) -> None:
-        self.field, self.filename, self.incoming, self.key = field, filename, incoming, key
+
+class Store(NamedTuple):
+    """What uploads of all kinds share."""
+
+    driver: Driver
+    locks: LockTable
+    credentials: Credentials
+    reserved: frozenset[str]  # keys that no object may have; with a slash at the end, folders
+    tags: Tags = ()  # that each object gets beside its owner
+    most: int = 4 << 30  # bytes of one object
+    wait_seconds: float = 30.0  # for another upload of the same key
+
+
+class Writer:
+    """What one request writes, on behalf of its user. Locks and unfinished objects are let go with `held`."""
+
+    def __init__(self, store: Store, exchange: Exchange, held: contextlib.ExitStack) -> None:
+        self._store, self._exchange, self._held = store, exchange, held
+        self.most = store.most
+
+    def key(self, path: str, filename: str) -> str:
+        """The key of a file that the user may write (UP-3, UP-4, AU-6)."""
+        key = names.storage_key(path, filename, self._store.reserved)
+        self._exchange.key = self._exchange.key or key
+        self._store.credentials.permit(self._exchange.owner, key, path)
+        return key
+
+    def hold(self, key: str) -> None:
+        """Keeps others from reading and writing the key from now on (UP-9)."""
+        self._held.enter_context(self._store.locks.holding(key, self._store.wait_seconds, UPLOAD_WAITED))
+
+    def create(self, key: Optional[str]) -> Incoming:
+        """A new object; `key` is None while it is not known yet."""
+        return self._held.enter_context(self._store.driver.create(key))
+
+    def commit(self, incoming: Incoming, key: str, told_type: str) -> str:
+        """Makes the object visible (UP-6, UP-8, UP-12); gives its ETag."""
+        content_type = told_type or names.content_type(key)
+        return incoming.commit(key, content_type, [("owner", self._exchange.owner), *self._store.tags])
+
+
+class UploadedFile:
+    """One file of a form, on its way in. `key` is "" until the path is known."""
+
+    def __init__(self, field: str, filename: str, key: str, incoming: Incoming, most: int) -> None:
+        self.field, self.filename, self.key, self.incoming = field, filename, key, incoming
+        self._rest = self._most = most
+
+    def write(self, data: bytes) -> None:
+        self._rest -= len(data)
+        if self._rest < 0:
+            raise Refused(413, "file-too-large", f"A file of this upload is larger than {self._most} bytes")
+        self.incoming.write(data)
 
 
 class UploadForm:
     """The fields of one upload as they arrive, in any order (UP-2, UP-3, UP-5).
 
-    `admit(path, filename)` checks a key, takes its lock and gives it; `create(key)` opens an object for writing. Both
-    are called as early as the order of the fields allows, so that a refusal costs the client as little as possible.
+    Keys are checked and held as early as the order of the fields allows: a refusal then costs the client little.
     """
 
     MAX_PATH = 4_096  # bytes; a key has 1,024 at most, and slashes do not count
     MAX_FILES = 100  # each has an open descriptor
     FILE_FIELD = re.compile(r"file[0-9]+")
 
-    def __init__(self, admit: Callable[[str, str], str], create: Callable[[Optional[str]], Incoming]) -> None:
-        self._admit, self._create = admit, create
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self._path: Optional[bytearray] = None
         self._path_known = False
-        self._files: List[UploadedFile] = []
+        self._files: list[UploadedFile] = []
         self._write: Callable[[bytes], object] = len  # where the bytes of the part go; len is as good as nowhere
 
     def take(self, event: Union[formdata.Part, bytes, None]) -> None:
@@ -1078,9 +1122,10 @@ class UploadForm:
             raise Refused(400, "no-filename", "No filename provided")
         if len(self._files) >= self.MAX_FILES:
             raise Refused(400, "too-many-files", f"More than {self.MAX_FILES} files in one upload")
-        key = self._key(part.filename) if self._path_known else None
-        self._files.append(UploadedFile(part.name, part.filename, self._create(key), key))
-        self._write = self._files[-1].incoming.write
+        key = self._admit(part.filename) if self._path_known else ""
+        incoming = self._writer.create(key or None)
+        self._files.append(UploadedFile(part.name, part.filename, key, incoming, self._writer.most))
+        self._write = self._files[-1].write
 
     def _end_part(self) -> None:
         if self._path is not None and not self._path_known:
@@ -1091,20 +1136,23 @@ class UploadForm:
     def _resolve(self) -> None:
         """Keys for the files that came before the path."""
         for file in self._files:
-            if file.key is None:
-                file.key = self._key(file.filename)
+            file.key = file.key or self._admit(file.filename)
 
-    def _key(self, filename: str) -> str:
+    def _admit(self, filename: str) -> str:
         try:
             path = (self._path or b"").decode()
         except UnicodeDecodeError:
             raise Refused(400, "path-not-utf8", "The path field is not UTF-8") from None
-        key = self._admit(path, filename)
-        if any(file.key == key for file in self._files):
-            raise Refused(400, "key-repeated", "Two files of this upload have the same path")
+        key = self._writer.key(path, filename)
+        for file in self._files:
+            if file.key == key:
+                raise Refused(400, "key-repeated", "Two files of this upload have the same path")
+            if file.key and (f"{file.key}/".startswith(f"{key}/") or f"{key}/".startswith(f"{file.key}/")):
+                raise Refused(*KEY_CONFLICT)
+        self._writer.hold(key)
         return key
 
-    def complete(self) -> List[UploadedFile]:
+    def complete(self) -> list[UploadedFile]:
         """All files, each with its key. The form has ended; a path that did not come is an empty one."""
         if not any(file.field == "file0" for file in self._files):
             raise Refused(400, "no-file0", "No file0 field in upload")
@@ -1112,41 +1160,26 @@ class UploadForm:
         return self._files
 
 
-UPLOAD_WAITED: Refusal = (409, "upload-locked", "Timeout waiting for upload")
-DOWNLOAD_WAITED: Refusal = (408, "download-locked", "Timeout waiting for upload")
 FORM_OVERHEAD = 1 << 20  # bytes of boundaries, part heads and small fields that a form may add to the largest file
 
 
 class Upload:
     """POST /upload, /v1/file (UP-1 to UP-12): a form in, objects stored, all or nothing of each."""
 
-    def __init__(
-        self,
-        driver: Driver,
-        locks: LockTable,
-        credentials: Credentials,
-        reserved: Sequence[str],
-        tags: Sequence[Tuple[str, str]] = (),
-        most: int = 4 << 30,
-        wait_seconds: float = 30.0,
-    ) -> None:
-        self._driver, self._locks, self._credentials = driver, locks, credentials
-        self._reserved, self._tags, self._most, self._wait_seconds = reserved, tags, most, wait_seconds
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def respond(self, exchange: Exchange) -> Answer:
-        email = self._credentials.owner(exchange)
+        self._store.credentials.owner(exchange)
         told_type = self._told_type(exchange)
-        exchange.body.limit(self._most + FORM_OVERHEAD)
-        with contextlib.ExitStack() as held:  # locks and uploads: let go together, after the last commit
-            form = UploadForm(
-                lambda path, filename: self._admit(exchange, path, filename, held),
-                lambda key: held.enter_context(self._driver.create(key)),
-            )
-            for event in formdata.events(
-                exchange.body.read, formdata.boundary(exchange.fields.get("content-type", ""))
-            ):
+        boundary = formdata.boundary(exchange.fields.get("content-type", ""))
+        exchange.body.limit(self._store.most + FORM_OVERHEAD)
+        with contextlib.ExitStack() as held:
+            writer = Writer(self._store, exchange, held)
+            form = UploadForm(writer)
+            for event in formdata.events(exchange.body.read, boundary):
                 form.take(event)
-            etags = [self._commit(file, email, told_type) for file in form.complete()]
+            etags = [writer.commit(file.incoming, file.key, told_type) for file in form.complete()]
         return Answer(200, [("ETag", etags[0])])
 
     @staticmethod
@@ -1157,17 +1190,8 @@ class Upload:
             raise Refused(400, "media-type-malformed", "Content-Type-Upstream is not a media type")
         return told
 
-    def _admit(self, exchange: Exchange, path: str, filename: str, held: contextlib.ExitStack) -> str:
-        key = names.storage_key(path, filename, self._reserved)
-        exchange.key = exchange.key or key
-        self._credentials.permit(exchange.owner, key, path)
-        held.enter_context(self._locks.holding(key, self._wait_seconds, UPLOAD_WAITED))
-        return key
 
-    def _commit(self, file: UploadedFile, email: str, told_type: str) -> str:
-        assert file.key is not None
-        content_type = told_type or names.content_type(file.key)
-        return file.incoming.commit(file.key, content_type, (("owner", email), *self._tags))
+DOWNLOAD_WAITED: Refusal = (408, "download-locked", "Timeout waiting for upload")
 
 
 class Download:
@@ -1178,7 +1202,7 @@ class Download:
 
     def respond(self, exchange: Exchange) -> Answer:
         key = names.requested_key(exchange.path)
-        if key is None or key.startswith(PRIVATE):
+        if key is None or key.partition("/")[0] == PRIVATE:
             raise self._not_found(exchange.path.lstrip("/") if key is None else key)
         exchange.key = key
         with self._locks.reading(
@@ -1291,7 +1315,7 @@ class S3:
 @dataclasses.dataclass(frozen=True)
 class User:
     name: str
-    prefixes: Tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1307,7 +1331,7 @@ class ListOptions:
 @dataclasses.dataclass(frozen=True)
 class UserAgent:
     defaults: bool = True
-    ban: Tuple[str, ...] = ()
+    ban: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1324,7 +1348,7 @@ class Retention:
 
 @dataclasses.dataclass(frozen=True)
 class DownloadChallenge:
-    user_agents: Tuple[str, ...] = ()
+    user_agents: tuple[str, ...] = ()
     secret: str = secret()
     cookie_ttl_seconds: int = 600
     ipv4_prefix_length: int = 24
@@ -1348,12 +1372,12 @@ class Config:
     driver: str = "azure"
     jwt_secret: str = secret()
     unified_secret: str = secret()
-    block_subnets: Tuple[str, ...] = ()
-    trusted_proxies: Tuple[str, ...] = guards.DEFAULT_TRUSTED_PROXIES
+    block_subnets: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = guards.DEFAULT_TRUSTED_PROXIES
     local: Local = Local()
     azure: Azure = Azure()
     s3: S3 = S3()
-    users: Tuple[User, ...] = ()
+    users: tuple[User, ...] = ()
     auth: Auth = Auth()
     list: ListOptions = ListOptions()
     useragent: UserAgent = UserAgent()
@@ -1361,6 +1385,63 @@ class Config:
     retention: Retention = Retention()
     download_challenge: DownloadChallenge = DownloadChallenge()
     limits: LimitOptions = LimitOptions()
+
+
+def open_local(config: Config) -> Driver:
+    try:
+        return LocalDriver(config.local.storage_path)
+    except OSError as error:
+        expected = f"a folder that can be written ({error.strerror})"
+        raise wrong("local.storage_path", config.local.storage_path, expected) from None
+
+
+def open_azure(config: Config) -> Driver:
+    raise wrong("driver", config.driver, '"local" in this version')
+
+
+DRIVERS: Mapping[str, Callable[[Config], Driver]] = {"local": open_local, "azure": open_azure, "s3": open_azure}
+
+MOST = 1 << 53  # bytes, files, seconds: beyond it a number is a mistake
+
+
+def check_guards(config: Config) -> None:
+    for key in ("block_subnets", "trusted_proxies"):
+        try:
+            guards.networks(getattr(config, key))
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}") from None
+    if not all(word.strip() for word in config.useragent.ban):
+        raise wrong("useragent.ban", config.useragent.ban, "words of one character at least: an empty one bans all")
+
+
+def check_tag(retention: Retention) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", retention.tag_key):
+        raise wrong("retention.tag_key", retention.tag_key, "letters, digits, _ . -")
+    if not re.fullmatch(r"[ -~]*", retention.tag_value):
+        raise wrong("retention.tag_value", retention.tag_value, "printable ASCII")
+
+
+def check_numbers(name: str, table: Union[LimitOptions, Cache]) -> None:
+    for field in dataclasses.fields(table):
+        least = 0 if field.name == "revalidate_seconds" else 1e-6  # 0: at each download
+        if not least <= getattr(table, field.name) <= MOST:
+            raise wrong(f"{name}.{field.name}", getattr(table, field.name), "a number above 0, and not a huge one")
+
+
+def check_config(config: Config) -> None:
+    """What types cannot say."""
+    if config.driver not in DRIVERS:
+        raise wrong("driver", config.driver, " or ".join(f'"{name}"' for name in DRIVERS))
+    if not (config.jwt_secret or config.unified_secret):  # AU-2
+        raise wrong("jwt_secret", "", "a secret, such as `kcistorage --generate-jwt-secret` prints")
+    if not config.local.storage_path:
+        raise wrong("local.storage_path", "", "a folder")
+    if config.download_challenge.user_agents:
+        raise wrong("download_challenge.user_agents", config.download_challenge.user_agents, "[] in this version")
+    check_guards(config)
+    check_tag(config.retention)
+    check_numbers("limits", config.limits)
+    check_numbers("cache", config.cache)
 
 
 def load_config(path: str) -> Config:
@@ -1380,68 +1461,27 @@ def load_config(path: str) -> Config:
     return config
 
 
-def check_config(config: Config) -> None:
-    """What types cannot say."""
-    if config.driver not in DRIVERS:
-        raise wrong("driver", config.driver, " or ".join(f'"{name}"' for name in DRIVERS))
-    if not (config.jwt_secret or config.unified_secret):  # AU-2
-        raise wrong("jwt_secret", "", "a secret, such as `kcistorage --generate-jwt-secret` prints")
-    for key in ("block_subnets", "trusted_proxies"):
-        try:
-            guards.networks(getattr(config, key))
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from None
-    if "" in config.useragent.ban:
-        raise wrong(
-            "useragent.ban", config.useragent.ban, "words of at least one character: an empty one bans everybody"
-        )
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", config.retention.tag_key):
-        raise wrong("retention.tag_key", config.retention.tag_key, "letters, digits, _ . -")
-    if not re.fullmatch(r"[ -~]*", config.retention.tag_value):
-        raise wrong("retention.tag_value", config.retention.tag_value, "printable ASCII")
-    if config.download_challenge.user_agents:
-        raise wrong("download_challenge.user_agents", config.download_challenge.user_agents, "[] in this version")
-    for table in (config.limits, config.cache):
-        for field in dataclasses.fields(table):
-            value = getattr(table, field.name)
-            if value <= 0 and field.name != "revalidate_seconds":
-                where = "limits" if table is config.limits else "cache"
-                raise wrong(f"{where}.{field.name}", value, "a number above 0")
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Putting it together
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def open_local(config: Config) -> Driver:
-    try:
-        return LocalDriver(config.local.storage_path)
-    except OSError as error:
-        expected = f"a folder that can be written ({error.strerror})"
-        raise wrong("local.storage_path", config.local.storage_path, expected) from None
-
-
-def open_azure(config: Config) -> Driver:
-    raise wrong("driver", config.driver, '"local" in this version')
-
-
-DRIVERS: Mapping[str, Callable[[Config], Driver]] = {"local": open_local, "azure": open_azure, "s3": open_azure}
-
 BANNER = "KernelCI Proxy Server"  # ST-1; Upstream: deployed servers say KernelCI Storage Server
 ICON = "https://kernelci.org/favicon.ico"
 # Keys that no object may have (UP-4): the private folder, and every route, served now or in the protocol.
-RESERVED = (
-    f"{PRIVATE}/",
-    "favicon.ico",
-    "metrics",
-    "robots.txt",
-    "upload",
-    "v1/archive",
-    "v1/checkauth",
-    "v1/download-challenge",
-    "v1/file",
-    "v1/list",
+RESERVED = frozenset(
+    [
+        f"{PRIVATE}/",
+        "favicon.ico",
+        "metrics",
+        "robots.txt",
+        "upload",
+        "v1/archive",
+        "v1/checkauth",
+        "v1/download-challenge",
+        "v1/file",
+        "v1/list",
+    ]
 )
 
 
@@ -1453,7 +1493,7 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
     credentials = Credentials(keys, users, config.auth.enforce_expiry)
     retention, limits = config.retention, config.limits
     tags = [(retention.tag_key, retention.tag_value)] if retention.tag_value else []
-    upload = Upload(driver, locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds)
+    upload = Upload(Store(driver, locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds))
     agents = (*(guards.DEFAULT_BANNED_AGENTS if config.useragent.defaults else ()), *config.useragent.ban)
     bans = Bans(guards.AgentBan(agents), guards.Subnets(guards.networks(config.block_subnets)), log)
     return Site(
@@ -1473,7 +1513,7 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
 
 
 def build_server(
-    config: Config, address: Tuple[str, int], files: str, tls: Optional[ssl.SSLContext], log: Log
+    config: Config, address: tuple[str, int], files: str, tls: Optional[ssl.SSLContext], log: Log
 ) -> StorageServer:
     driver = DRIVERS[config.driver](config)
     disks = {"files": files, **({"storage": config.local.storage_path} if config.driver == "local" else {})}
@@ -1539,9 +1579,9 @@ def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def listen_address(environment: Mapping[str, str]) -> Tuple[str, int]:
+def listen_address(environment: Mapping[str, str]) -> tuple[str, int]:
     host, port = environment.get("KCI_STORAGE_HOST", "0.0.0.0"), environment.get("KCI_STORAGE_PORT", "3000")
-    if not (port.isdecimal() and int(port) < 65_536):
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
         raise wrong("KCI_STORAGE_PORT", port, "a port from 0 to 65535")
     return host, int(port)
 
@@ -1567,6 +1607,18 @@ def signing_secret(config: Config) -> str:
     return config.jwt_secret or config.unified_secret
 
 
+def print_example(config: Config, url: str) -> None:
+    user = next((user for user in config.users if user.prefixes), User("you@example.com", ("",)))
+    folder = user.prefixes[0].strip("/") or "hello"
+    source = Path(__file__).resolve()
+    sample = next((path for path in (source.with_name("README.md"), source) if path.is_file()), Path("README.md"))
+    token = tokens.mint(user.name, signing_secret(config), time.time())
+    print("\nUpload a file:")
+    fields = f"-F path={shlex.quote(folder)} -F file0=@{shlex.quote(str(sample))}"
+    print(f'  curl -f -H "Authorization: Bearer {token}" {fields} {url}/upload')
+    print(f"and find it under\n  {url}/{quote(f'{folder}/{sample.name}')}\n", flush=True)
+
+
 def initialize(path: str, environment: Mapping[str, str], scheme: str) -> None:
     """CF-3: writes the configuration unless there is one, then prints an upload that can be pasted as it is."""
     try:
@@ -1584,18 +1636,6 @@ def initialize(path: str, environment: Mapping[str, str], scheme: str) -> None:
     print_example(config, f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}")
 
 
-def print_example(config: Config, url: str) -> None:
-    user = next((user for user in config.users if user.prefixes), User("you@example.com", ("",)))
-    folder = user.prefixes[0].strip("/") or "hello"
-    source = Path(__file__).resolve()
-    sample = next((path for path in (source.with_name("README.md"), source) if path.is_file()), Path("README.md"))
-    token = tokens.mint(user.name, signing_secret(config), time.time())
-    print("\nUpload a file:")
-    fields = f"-F path={shlex.quote(folder)} -F file0=@{shlex.quote(str(sample))}"
-    print(f'  curl -f -H "Authorization: Bearer {token}" {fields} {url}/upload')
-    print(f"and find it under\n  {url}/{folder}/{sample.name}\n", flush=True)
-
-
 def serve(config: Config, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Runs until SIGTERM or SIGINT; a second signal ends at once."""
     log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")))
@@ -1609,7 +1649,7 @@ def serve(config: Config, options: argparse.Namespace, environment: Mapping[str,
         log.event("warning", text="jwt_secret is shorter than 32 bytes: it can be guessed from a token")
     stopper = threading.Thread(target=server.stop)
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         log.event("stop", signal=signal.Signals(number).name, connections=server.connections)

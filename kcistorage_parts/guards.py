@@ -38,7 +38,7 @@ _SEO = (
 _SCANNERS = (
     "Acunetix", "CensysInspect", "DirBuster", "Expanse, a Palo Alto", "feroxbuster", "Fuzz Faster U Fool", "gobuster",
     "HTTrack", "InternetMeasurement", "l9explore", "l9tcpid", "masscan", "NetSystemsResearch", "Nikto",
-    "Nmap Scripting Engine", "Nuclei - Open-source", "sqlmap", "WPScan", "zgrab", "ZmEu",
+    "Nmap Scripting Engine", "Nuclei - Open-source", "sqlmap", "WPScan", "zgrab",
 )  # fmt: skip
 DEFAULT_BANNED_AGENTS: tuple[str, ...] = _SEARCH + _AI + _SEO + _SCANNERS
 
@@ -49,7 +49,7 @@ LONGEST_KEPT_AGENT = 512  # characters; browsers send about 120
 class AgentBan:
     """Substrings that a User-Agent must not hold, in upper or lower case (GA-1). No words: nobody is banned.
 
-    Measured: a new agent of 100 characters against 100 words 10 µs, one seen before 0.25 µs. One alternation of these
+    Measured: a new agent of 100 characters against 100 words 8.5 µs, one seen before 0.2 µs. One alternation of these
     words with re.IGNORECASE takes 100 µs, since it tries every word at every character.
     """
 
@@ -71,7 +71,7 @@ class AgentBan:
         return self._remembered(user_agent)
 
 
-# ---- Addresses and networks (GA-2)
+# ---- Networks, and who is in them (GA-2)
 
 Network = Union[IPv4Network, IPv6Network]
 
@@ -89,7 +89,7 @@ LONGEST_ADDRESS = 64  # characters: an IPv6 address with a mapped tail has 45, a
 def _canonical(text: str) -> str:
     """The one way to write this address (RFC 5952), or "" if it is none.
 
-    A zone (`fe80::1%eth0`) says which of our interfaces, not who: it goes. An IPv4 client of a dual-stack socket arrives
+    A zone (`fe80::1%eth0`) says which of our interfaces, not who: it goes. An IPv4 client of a dual-stack socket comes
     as `::ffff:192.0.2.1` and is the same client.
     """
     try:
@@ -115,7 +115,7 @@ def _network(cidr: str) -> Network:
     if network.network_address != interface.ip:
         raise ValueError(f"{cidr!r} is an address inside a network: expected '{network}'")
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    if mapped is not None and network.prefixlen >= 96:
+    if mapped is not None:
         raise ValueError(f"{cidr!r} is an IPv4 network in disguise: expected '{mapped}/{network.prefixlen - 96}'")
     return network
 
@@ -197,9 +197,9 @@ def _first_stranger(entries: Iterable[str], peer: str, trusted: Subnets) -> str:
 def client_address(peer: str, x_forwarded_for: Optional[str], forwarded: Optional[str], trusted: Subnets) -> str:
     """The address that asks, in canonical form (GA-3).
 
-    It is the peer's, unless the peer is a trusted proxy; then the right-most entry of X-Forwarded-For that is no trusted
-    proxy, or the left-most of all if every one is. Without X-Forwarded-For the `for=` of Forwarded (RFC 7239) are read
-    the same way. The empty peer of a unix socket is trusted: who can open it is on this host.
+    It is the peer's, unless the peer is a trusted proxy; then the right-most entry of X-Forwarded-For that is no
+    trusted proxy, or the left-most of all if every one is. Without X-Forwarded-For the `for=` of Forwarded (RFC 7239)
+    are read the same way. The empty peer of a unix socket is trusted: who can open it is on this host.
     Upstream: takes the first entry, which is whatever the client wrote.
     """
     here = _address(peer) or peer

@@ -94,27 +94,6 @@ class Head(NamedTuple):
 NO_HEAD = Head("-", "-", "", "", 1, {})  # stands for one that could not be read
 
 
-def parse_head(raw: bytes) -> Head:
-    """Reads the bytes that `take_head` gave; raises BadHead."""
-    lines = raw.decode("latin-1").split("\r\n")
-    if len(lines[0]) > MAX_REQUEST_LINE:
-        raise too_long_target()
-    start = REQUEST_LINE.fullmatch(lines[0])
-    if start is None:
-        raise malformed("request line")
-    method, target, major, minor = start.groups()
-    if len(target) > MAX_TARGET:
-        raise too_long_target()
-    if major != "1":
-        raise BadHead(400, "version-unsupported", "This server speaks HTTP/1.1")
-    fields = parse_fields(lines[1:])
-    host = fields.get("host")
-    if not HOST.fullmatch(host) if host is not None else minor != "0":
-        raise malformed("Host")  # RFC 9112 3.2: missing, not a host, or given twice: then it holds a comma
-    path, _, query = origin_form(target).partition("?")
-    return Head(method, target, path, query, min(int(minor), 1), fields)
-
-
 def parse_fields(lines: Sequence[str]) -> dict[str, str]:
     """Field lines of a head or of a trailer section; raises BadHead."""
     if len(lines) > MAX_FIELDS:
@@ -143,6 +122,27 @@ def origin_form(target: str) -> str:
         return "/*"
     rest = target[absolute.end() :]
     return rest if rest.startswith("/") else "/" + rest
+
+
+def parse_head(raw: bytes) -> Head:
+    """Reads the bytes that `take_head` gave; raises BadHead."""
+    lines = raw.decode("latin-1").split("\r\n")
+    if len(lines[0]) > MAX_REQUEST_LINE:
+        raise too_long_target()
+    start = REQUEST_LINE.fullmatch(lines[0])
+    if start is None:
+        raise malformed("request line")
+    method, target, major, minor = start.groups()
+    if len(target) > MAX_TARGET:
+        raise too_long_target()
+    if major != "1":
+        raise BadHead(400, "version-unsupported", "This server speaks HTTP/1.1")
+    fields = parse_fields(lines[1:])
+    host = fields.get("host")
+    if not HOST.fullmatch(host) if host is not None else minor != "0":
+        raise malformed("Host")  # RFC 9112 3.2: missing, not a host, or given twice: then it holds a comma
+    path, _, query = origin_form(target).partition("?")
+    return Head(method, target, path, query, min(int(minor), 1), fields)
 
 
 CONTENT_LENGTH = re.compile(r"[0-9]{1,18}")

@@ -32,7 +32,6 @@ SMALL_OBJECT = 16_384  # bytes; device trees and short logs, which are most of w
 SMALL_OBJECTS = 8 << 20  # bytes of them kept in memory
 SMALL_OBJECT_EXTRA = 1_024  # bytes that an entry takes besides its content, however small that is
 MAX_SIDECAR = 131_072  # bytes; a request head, where most of it comes from, has 65,536
-RENAME_ATTEMPTS = 10  # of an upload whose folders others, who fail, take away again
 SETTLED_NS = 1_000_000_000  # a file that changed less than a second ago may change again within one tick of its clock
 
 Tags = Sequence[tuple[str, str]]
@@ -95,16 +94,13 @@ def sync_folder(path: bytes) -> None:
         os.close(descriptor)
 
 
-def parents(path: bytes) -> Iterator[bytes]:
-    """The folder itself, its parent, and so on to the top."""
-    while path not in (b"", b"/"):
-        yield path
-        path = os.path.dirname(path)
-
-
 def missing_folders(path: bytes) -> list[bytes]:
     """Of a folder and its parents those that are not there, the outermost first."""
-    return list(itertools.takewhile(lambda folder: not os.path.isdir(folder), parents(path)))[::-1]
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing[::-1]
 
 
 def make_folders(folders: Sequence[bytes]) -> None:
@@ -147,19 +143,18 @@ def refuse_conflict(path: bytes) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
 
-def move_in(upload: bytes, target: bytes) -> None:
+def move_in(upload: bytes, target: bytes, more_attempts: int = 10) -> None:
     """Renames an upload to its name, in folders that are made where they are missing. A failure leaves none of them."""
-    for attempts_left in reversed(range(RENAME_ATTEMPTS)):
-        missing = missing_folders(os.path.dirname(target))
-        try:
-            refuse_conflict(target)
-            make_folders(missing)
-            os.rename(upload, target)
-            return
-        except BaseException as error:
-            remove_folders(missing)
-            if not attempts_left or not isinstance(error, FileNotFoundError):
-                raise
+    missing = missing_folders(os.path.dirname(target))
+    try:
+        refuse_conflict(target)
+        make_folders(missing)
+        return os.rename(upload, target)
+    except BaseException as error:
+        remove_folders(missing)
+        if not more_attempts or not isinstance(error, FileNotFoundError):
+            raise
+    return move_in(upload, target, more_attempts - 1)  # another upload, which failed, took its folders away again
 
 
 def is_file(entry: os.DirEntry[bytes]) -> bool:
@@ -168,6 +163,16 @@ def is_file(entry: os.DirEntry[bytes]) -> bool:
         return entry.is_file()
     except OSError:
         return False
+
+
+def spilled(file: IO[bytes]) -> Iterator[bytes]:
+    """The names of a run on disk; a NUL ends each, the one byte that no file name has."""
+    file.seek(0)
+    rest = b""
+    with file:
+        while block := file.read(16_384):
+            *whole, rest = (rest + block).split(b"\0")
+            yield from whole
 
 
 def sorted_names(names_of_folder: Iterator[bytes]) -> Iterator[bytes]:
@@ -180,16 +185,6 @@ def sorted_names(names_of_folder: Iterator[bytes]) -> Iterator[bytes]:
         file.writelines(name + b"\0" for name in run)
         runs.append(spilled(file))
     return heapq.merge(*runs)
-
-
-def spilled(file: IO[bytes]) -> Iterator[bytes]:
-    """The names of a run on disk; a NUL ends each, the one byte that no file name has."""
-    file.seek(0)
-    rest = b""
-    with file:
-        while block := file.read(65_536):
-            *whole, rest = (rest + block).split(b"\0")
-            yield from whole
 
 
 class Stored(NamedTuple):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from typing import Any, Mapping, Tuple, Type, TypeVar, get_type_hints
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_type_hints
 
 
 class ConfigError(Exception):
@@ -17,15 +19,19 @@ class ConfigError(Exception):
 
 
 T = TypeVar("T")
-SCALARS: Mapping[object, Tuple[Tuple[type, ...], str]] = {
+SCALARS: Mapping[object, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a string"),
     bool: ((bool,), "true or false"),
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
 }
+NOT_SHOWN = "(not shown)"
+MAX_NUMBER = 2**63 - 1  # TOML's own limit for whole numbers
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def wrong(key: str, value: object, expected: str) -> ConfigError:
+    """A key with a value that will not do."""
     return ConfigError(f"{key} = {json.dumps(value, default=str)}: expected {expected}")
 
 
@@ -34,36 +40,52 @@ def secret() -> Any:
     return dataclasses.field(default="", repr=False)
 
 
-def section(kind: Type[T], table: Mapping[str, Any], where: str = "") -> T:
+def expected_for(kind: Any, key: str) -> str:
+    """What a key of this type has to be, for people."""
+    if kind in SCALARS:
+        return SCALARS[kind][1]
+    if dataclasses.is_dataclass(kind):
+        return f"a table [{key}]"
+    return "a list of tables" if dataclasses.is_dataclass(kind.__args__[0]) else "a list of strings"
+
+
+def section(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
     """A TOML table as the dataclass `kind`; raises ConfigError. `where` is the table's own name and a dot."""
     kinds = get_type_hints(kind)
     for name in table:
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, 1)
             hint = f"did you mean {where}{near[0]}?" if near else f"known here: {', '.join(kinds)}"
-            raise ConfigError(f"unknown key {where}{name}; {hint}")
+            shown = name if BARE_KEY.fullmatch(name) else json.dumps(name)
+            raise ConfigError(f"unknown key {where}{shown}; {hint}")
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if field.name in table:
-            shown = table[field.name] if field.repr else "(not shown)"
+            shown = table[field.name] if field.repr else NOT_SHOWN
             values[field.name] = converted(kinds[field.name], table[field.name], where + field.name, shown)
         elif field.default is dataclasses.MISSING:
-            raise ConfigError(f"{where}{field.name} is missing: expected {SCALARS[kinds[field.name]][1]}")
+            key = where + field.name
+            raise ConfigError(f"{key} is missing: expected {expected_for(kinds[field.name], key)}")
     return kind(**values)
+
+
+def fits(value: Any, kind: object) -> bool:
+    """Whether a value of TOML is of a scalar type. true is no number here, and neither are inf, nan and 10**400."""
+    return type(value) in SCALARS[kind][0] and (isinstance(value, (str, bool)) or -MAX_NUMBER <= value <= MAX_NUMBER)
 
 
 def converted(kind: Any, value: Any, key: str, shown: object) -> Any:
     """`value` as the type `kind`; raises ConfigError, which shows `shown` for it."""
     if kind in SCALARS:
-        types, expected = SCALARS[kind]
-        if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-            raise wrong(key, shown, expected)
-        return value
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise wrong(key, shown, f"a table [{key}]")
-        return section(kind, value, f"{key}.")  # type: ignore[arg-type]
-    item = kind.__args__[0]  # of Tuple[item, ...]
-    if not isinstance(value, list):
-        raise wrong(key, shown, f"a list of {'tables' if dataclasses.is_dataclass(item) else 'strings'}")
-    return tuple(converted(item, each, f"{key}[{number}]", each) for number, each in enumerate(value))
+        if fits(value, kind):
+            return value
+    elif dataclasses.is_dataclass(kind):
+        if isinstance(value, dict):
+            return section(kind, value, f"{key}.")  # type: ignore[arg-type]
+    elif isinstance(value, list):
+        item = kind.__args__[0]  # of Tuple[item, ...]
+        return tuple(
+            converted(item, each, f"{key}[{number}]", NOT_SHOWN if shown == NOT_SHOWN else each)
+            for number, each in enumerate(value)
+        )
+    raise wrong(key, shown, expected_for(kind, key))

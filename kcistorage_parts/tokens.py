@@ -1,8 +1,8 @@
 """Tokens: who is calling, and where that user may upload (AU-1 to AU-6).
 
 A token is a JSON Web Token (RFC 7519) signed with HMAC-SHA-256. PyJWT checks the envelope and the signature (RFC 7515);
-the claims are judged here, because this protocol wants only three of them: ``email`` names the user, ``exp`` and ``nbf``
-bound the time. Whatever else a token claims (``aud``, ``sub``, ``iat``, ``iss``, ``jti``), in any shape, is ignored.
+the claims are judged here, because this protocol wants only three of them: `email` names the user, `exp` and `nbf`
+bound the time. Whatever else a token claims (`aud`, `sub`, `iat`, `iss`, `jti`), in any shape, is ignored.
 
     Authorization value -> bearer() -> verify() -> e-mail -> may_upload(e-mail, key)
 
@@ -30,7 +30,7 @@ LATEST_SECONDS = 2**53  # RFC 8259 6: the integers that every JSON reader agrees
 
 REASONS: dict[str, str] = {
     "token-missing": "There is no Authorization header, or nothing in it",
-    "token-malformed": "What was sent is not a token: its size, its three parts, their JSON, or a time that is no number",
+    "token-malformed": "No token: too long, not three parts of base64url and JSON, or with a time that is no number",
     "token-algorithm": "The token is not signed with HS256",
     "token-signature": "None of the configured secrets made the signature",
     "token-expired": "The time named by exp has come",
@@ -80,7 +80,7 @@ class _RawSecretHS256(HMACAlgorithm):
     def prepare_key(self, key: Union[str, bytes]) -> bytes:
         return key.encode("utf-8") if isinstance(key, str) else key
 
-    def check_key_length(self, key: Any) -> Optional[str]:
+    def check_key_length(self, _key: Any) -> Optional[str]:
         return None
 
 
@@ -89,19 +89,25 @@ _JWS = PyJWS(algorithms=[])
 _JWS.register_algorithm("HS256", _RawSecretHS256(HMACAlgorithm.SHA256))
 
 
+def _payload_signed_with(secret: str, token: str) -> Optional[bytes]:
+    try:
+        payload: bytes = _JWS.decode(token, secret, algorithms=["HS256"])
+    except InvalidSignatureError:
+        return None
+    except InvalidAlgorithmError:
+        raise BadToken("token-algorithm") from None
+    # json.loads gives up on 8 KiB of opening brackets with a RecursionError, which some releases of PyJWT let through.
+    except (PyJWTError, RecursionError):
+        raise BadToken("token-malformed") from None
+    return payload
+
+
 def _signed_payload(token: str, secrets: Sequence[str]) -> bytes:
     """The payload, if one of the secrets signed it. An empty secret signs nothing (AU-2)."""
     for secret in filter(None, secrets):
-        try:
-            payload: bytes = _JWS.decode(token, secret, algorithms=["HS256"])
+        payload = _payload_signed_with(secret, token)
+        if payload is not None:
             return payload
-        except InvalidSignatureError:
-            continue
-        except InvalidAlgorithmError:
-            raise BadToken("token-algorithm") from None
-        # json.loads gives up on 8 KiB of opening brackets with a RecursionError, which older PyJWT lets through.
-        except (PyJWTError, RecursionError):
-            raise BadToken("token-malformed") from None
     raise BadToken("token-signature")
 
 
@@ -109,7 +115,7 @@ def _signed_payload(token: str, secrets: Sequence[str]) -> bytes:
 def _signed_claims(token: str, secrets: tuple[str, ...]) -> Mapping[str, object]:
     """The claims of a token, none of them judged yet.
 
-    Measured: 34 µs, remembered 0.3 µs. Remembering is safe: a signature does not change, times are judged at each call,
+    Measured: 23 µs, remembered 0.3 µs. Remembering is safe: a signature does not change, times are judged at each call,
     another list of secrets is another entry, and a refusal is an exception, which lru_cache never keeps. So only the
     holders of valid tokens can fill the memory.
     """
@@ -152,8 +158,8 @@ def _moment(claims: Mapping[str, object], name: str, absent: float) -> float:
 def verify(token: str, secrets: Sequence[str], now: float, enforce_expiry: bool = True) -> str:
     """The e-mail of the user to whom this token was given.
 
-    The secrets are tried in order. `now` is in seconds since the epoch; a token ends at the very second that `exp` names
-    (RFC 7519 4.1.4), without leeway. With `enforce_expiry` false, `exp` and `nbf` are not even looked at (AU-3).
+    The secrets are tried in order. `now` is in seconds since the epoch; a token ends at the very second that `exp`
+    names (RFC 7519 4.1.4), without leeway. With `enforce_expiry` false, `exp` and `nbf` are not even looked at (AU-3).
     Raises BadToken.
     """
     if len(token) > MAX_TOKEN_BYTES or not token.isascii():
@@ -172,7 +178,7 @@ def verify(token: str, secrets: Sequence[str], now: float, enforce_expiry: bool 
 def mint(email: str, secret: str, now: float, expires_in_days: Optional[float] = None) -> str:
     """A token that `verify` takes: it holds the e-mail and, where asked for, the second at which it ends (AU-3).
 
-    Raises ValueError for an e-mail that `verify` would refuse, an empty secret, or an end that is not in the future.
+    Raises ValueError for an e-mail that `verify` would refuse, an empty secret, and an end that is not in the future.
     """
     claims: dict[str, object] = {"email": _email({"email": email})}
     if not secret:
@@ -182,11 +188,14 @@ def mint(email: str, secret: str, now: float, expires_in_days: Optional[float] =
             raise ValueError(f"a token cannot be valid for {expires_in_days} days")
         claims["exp"] = math.ceil(now + expires_in_days * DAY_SECONDS)
     payload = json.dumps(claims, separators=(",", ":")).encode("ascii")
-    return _JWS.encode(payload, secret, algorithm="HS256")
+    token = _JWS.encode(payload, secret, algorithm="HS256")
+    if len(token) > MAX_TOKEN_BYTES:
+        raise ValueError("the e-mail is too long for a token")
+    return token
 
 
 def new_secret() -> str:
-    """A fresh secret for the configuration: 256 random bits, as many as HS256 can use (RFC 7518 3.2), in 64 hex digits."""
+    """A fresh secret for the configuration: 256 random bits, as many as HS256 wants (RFC 7518 3.2), as hex digits."""
     return token_hex(32)
 
 

@@ -1,4 +1,4 @@
-"""A real server in this process, on a free port, over a fresh folder; and a client that sends the bytes it is told to."""
+"""A real server in this process, on a free port, over a fresh folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Optional
 
 import pytest
 
 import kcistorage
 from kcistorage_parts import tokens
+from kcistorage_parts.logfmt import Log
 from kcistorage_test.talk import Peer
 
 SECRET = "a secret of thirty-two bytes, or more"
@@ -27,7 +29,7 @@ class Running:
         self.config, self.folder, self.tls = config, folder, tls
         self.log_path = folder / "log"
         self._log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        log = kcistorage.Log(self._log, verbose=True)
+        log = Log(self._log, verbose=True)
         self.server = kcistorage.build_server(config, ("127.0.0.1", 0), str(folder), tls, log)
         self.port: int = self.server.server_address[1]
         self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
@@ -41,7 +43,7 @@ class Running:
         """A new connection; it fails a test that waits for longer than `seconds`."""
         return Peer(("127.0.0.1", self.port), seconds)
 
-    def log(self) -> List[str]:
+    def log(self) -> list[str]:
         return self.log_path.read_text().splitlines()
 
     def wait_for_log(self, text: str, seconds: float = 5.0) -> str:
@@ -75,12 +77,12 @@ Start = Callable[..., Running]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts servers with the local driver: `start(limits=LimitOptions(...), users=(...), tls=...)`."""
-    running: List[Running] = []
+    running: list[Running] = []
 
     def start_one(tls: Optional[ssl.SSLContext] = None, **changes: Any) -> Running:
         folder = tmp_path / f"server-{len(running)}"
         folder.mkdir()
-        settings: Dict[str, Any] = {
+        settings: dict[str, Any] = {
             "driver": "local",
             "jwt_secret": SECRET,
             "local": kcistorage.Local(str(folder / "storage")),

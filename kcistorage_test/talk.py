@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Type, Union
+from typing import NamedTuple, Optional, Union
 
 Content = Union[str, bytes]
 
@@ -14,7 +15,7 @@ class Reply(NamedTuple):
     """An answer. Field names are lower-case; no field of ours may come twice."""
 
     status: int
-    fields: Dict[str, str]
+    fields: dict[str, str]
     body: bytes
 
     @property
@@ -25,7 +26,7 @@ class Reply(NamedTuple):
 class Peer:
     """One connection. `send` raw bytes or `get`/`post`; `reply` reads the next answer."""
 
-    def __init__(self, address: Tuple[str, int], seconds: float = 10.0) -> None:
+    def __init__(self, address: tuple[str, int], seconds: float = 10.0) -> None:
         self.socket: socket.socket = socket.create_connection(address, timeout=seconds)
         self.buffer = b""
 
@@ -33,7 +34,7 @@ class Peer:
         return self
 
     def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
     ) -> None:
         self.socket.close()
 
@@ -66,7 +67,7 @@ class Peer:
         first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
         version, status, _ = first.split(" ", 2)
         assert version == "HTTP/1.1"
-        fields: Dict[str, str] = {}
+        fields: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.partition(": ")
             assert colon, f"bad header line {line!r}"
@@ -75,14 +76,14 @@ class Peer:
         bodiless = head_only or status.startswith("1") or status in ("204", "304")
         return Reply(int(status), fields, b"" if bodiless else self._body(fields))
 
-    def _body(self, fields: Dict[str, str]) -> bytes:
+    def _body(self, fields: dict[str, str]) -> bytes:
         if fields.get("transfer-encoding") == "chunked":
             return b"".join(self._chunks())
         if "content-length" in fields:
             return self.take(int(fields["content-length"]))
         return self.rest()
 
-    def _chunks(self) -> List[bytes]:
+    def _chunks(self) -> list[bytes]:
         chunks = []
         while size := int(self._until(b"\r\n"), 16):
             chunks.append(self.take(size))
@@ -118,7 +119,7 @@ class Peer:
 
 BOUNDARY = "----kcistorage-test-boundary"
 FORM_TYPE = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
-Field = Tuple[str, Optional[str], Content]
+Field = tuple[str, Optional[str], Content]
 
 
 def form(*fields: Field) -> bytes:

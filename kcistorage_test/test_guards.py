@@ -89,9 +89,8 @@ WELCOME = [
     "Uptime-Kuma/1.23.13",
     "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
-    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36"
-    " Edg/126.0.0.0",
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari/605.1",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Edg/126.0.0.0",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.5 Safari",
     "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Mobile Safari/537.36",
     "Lynx/2.9.0dev.12 libwww-FM/2.14",
     "w3m/0.5.3",
@@ -157,7 +156,8 @@ def test_an_empty_word_is_a_mistake(word: str) -> None:
 
 def test_words_are_text_and_no_pattern() -> None:
     ban = AgentBan(["a.c", "(x)*", "[", "\\"])
-    assert [ban.banned(agent) for agent in ("A.C", "abc", "(X)*", "xx", "a[b", "a\\b")] == [True, False] * 2 + [True] * 2
+    assert all(ban.banned(agent) for agent in ("A.C", "(X)*", "a[b", "a\\b"))
+    assert not any(ban.banned(agent) for agent in ("abc", "xx", "()"))
 
 
 # Latin-1 is what a header can hold; in it, lower() keeps a text's length.
@@ -168,8 +168,7 @@ latin = st.text(alphabet=st.characters(max_codepoint=255), max_size=12)
 @given(st.lists(latin.filter(str.strip), max_size=4), latin, st.integers(0, 60), st.data())
 def test_a_ban_is_a_substring_search(words: list[str], agent: str, copies: int, data: st.DataObject) -> None:
     """Invariant: banned if and only if one of the words is in the agent, case aside, at any length, each time."""
-    if words and data.draw(st.booleans()):
-        agent = agent + data.draw(st.sampled_from(words)).swapcase() + agent
+    agent += data.draw(st.sampled_from(["", *words])).swapcase() + agent
     agent = agent + " " * copies * 10
     ban = AgentBan(words)
     expected = any(word.lower() in agent.lower() for word in words)
@@ -208,28 +207,29 @@ def test_networks(cidr: str, network: str) -> None:
 @pytest.mark.parametrize(
     ("cidr", "expected"),
     [
-        ("", "something like '192.0.2.0/24'"),
-        ("localhost", "something like '192.0.2.0/24'"),
-        ("10.0.0.0/33", "something like '192.0.2.0/24'"),
-        ("10.0.0/8", "something like '192.0.2.0/24'"),
-        ("10.0.0.0/8 ", "something like '192.0.2.0/24'"),
-        ("10.0.0.0-10.0.0.9", "something like '192.0.2.0/24'"),
-        ("010.0.0.0/8", "something like '192.0.2.0/24'"),
-        ("fe80::%eth0/64", "something like '192.0.2.0/24'"),
-        ("[::1]", "something like '192.0.2.0/24'"),
-        ("10.1.2.3/8", "expected '10.0.0.0/8'"),
-        ("2001:db8::1/32", "expected '2001:db8::/32'"),
-        ("::ffff:10.0.0.0/104", "expected '10.0.0.0/8'"),
-        ("::ffff:10.1.2.3", "expected '10.1.2.3/32'"),
-        ("::ffff:0:0/96", "expected '0.0.0.0/0'"),
-        ("::ffff:0:0/95", "expected '::fffe:0:0/95'"),
+        ("", "something like '192.0.2.0/24' or"),
+        ("localhost", "something like '192.0.2.0/24' or"),
+        ("10.0.0.0/33", "something like '192.0.2.0/24' or"),
+        ("10.0.0/8", "something like '192.0.2.0/24' or"),
+        ("10.0.0.0/8 ", "something like '192.0.2.0/24' or"),
+        ("10.0.0.0-10.0.0.9", "something like '192.0.2.0/24' or"),
+        ("010.0.0.0/8", "something like '192.0.2.0/24' or"),
+        ("fe80::%eth0/64", "something like '192.0.2.0/24' or"),
+        ("[::1]", "something like '192.0.2.0/24' or"),
+        ("10.1.2.3/8", "'10.0.0.0/8'"),
+        ("2001:db8::1/32", "'2001:db8::/32'"),
+        ("::ffff:10.0.0.0/104", "'10.0.0.0/8'"),
+        ("::ffff:10.1.2.3", "'10.1.2.3/32'"),
+        ("::ffff:0:0/96", "'0.0.0.0/0'"),
+        ("::ffff:0:0/95", "'::fffe:0:0/95'"),
     ],
 )
 def test_networks_that_are_none(cidr: str, expected: str) -> None:
     """GA-2: the message names the entry and what was expected instead."""
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError, match="expected") as refused:
         networks(["192.0.2.0/24", cidr])
-    assert repr(cidr) in str(refused.value) and expected in str(refused.value)
+    assert str(refused.value).startswith(f"{cidr!r} is ")
+    assert str(refused.value).partition("expected")[2].startswith(f" {expected}")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,8 @@ def test_networks_that_are_none(cidr: str, expected: str) -> None:
         ("localhost", False),
         ("", False),
         ("/run/kcistorage.sock", False),
-        ("2001:db8::1%" + "x" * 100, False),
+        ("2001:db8::1%" + "x" * 52, True),
+        ("2001:db8::1%" + "x" * 53, False),  # no interface has such a name, and nothing this long is kept
     ],
 )
 def test_contains(address: str, inside: bool) -> None:
@@ -278,7 +279,10 @@ addresses = st.ip_addresses().map(str)
 
 
 @PROPERTY
-@given(st.lists(st.ip_addresses(v=4).map(lambda a: f"{a}/32") | st.ip_addresses(v=6).map(lambda a: f"{a}/128")), addresses)
+@given(
+    st.lists(st.ip_addresses(v=4).map("{}/32".format) | st.ip_addresses(v=6).map("{}/128".format), max_size=4),
+    addresses,
+)
 @example(["::ffff:1.2.3.4/128"], "1.2.3.4")
 def test_contains_what_was_listed(cidrs: list[str], address: str) -> None:
     """Invariant: a set of single addresses contains these, mapped or not, and nothing else."""
@@ -394,6 +398,8 @@ def test_forwarded(forwarded: str, client: str) -> None:
         ("203.0.113.9", "203.0.113.9"),
         ("::ffff:203.0.113.9", "203.0.113.9"),
         ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%" + "x" * 56, "fe80::1"),
+        ("fe80::1%" + "x" * 57, "fe80::1%" + "x" * 57),
         ("2001:db8:0::1", "2001:db8::1"),
         ("", ""),
         ("/run/x.sock", "/run/x.sock"),
@@ -406,7 +412,14 @@ def test_the_peer_itself(peer: str, client: str) -> None:
 
 @pytest.mark.parametrize(
     ("peer", "believed"),
-    [("", True), ("::1", True), ("::ffff:10.0.0.1", True), ("fe80::1%eth0", True), ("/run/x.sock", False), ("8.8.8.8", False)],
+    [
+        ("", True),
+        ("::1", True),
+        ("::ffff:10.0.0.1", True),
+        ("fe80::1%eth0", True),
+        ("/run/x.sock", False),
+        ("8.8.8.8", False),
+    ],
 )
 def test_who_is_believed(peer: str, believed: bool) -> None:
     """GA-3: a trusted proxy, and whoever comes by a unix socket without a name."""
@@ -428,7 +441,7 @@ def test_a_long_walk_ends() -> None:
 
 trusted_hops = st.integers(0, 2**24 - 1).map(lambda n: str(ipaddress.ip_address(0x0A000000 + n)))
 strangers = addresses.filter(lambda a: not TRUSTED.contains(a) and "::ffff:" not in a)
-header_text = st.text(alphabet="for=;,\"\\_.:[] 0123456789abcdef", max_size=40)
+header_text = st.text(alphabet='for=;,"\\_.:[] 0123456789abcdef', max_size=40)
 
 
 @PROPERTY
@@ -459,12 +472,17 @@ def test_the_result_is_an_address(peer: str, x_forwarded_for: Optional[str], for
 # ---- Cost
 
 
-def test_speed() -> None:
-    """Measured on an idle machine: 0.15, 0.15 and 0.25 µs. Bounds with room for a busy one."""
-    agent = WELCOME[47]
-    assert microseconds(lambda: DEFAULTS.banned(agent)) < 3
-    assert microseconds(lambda: TRUSTED.contains("203.0.113.9")) < 3
-    assert microseconds(lambda: client_address("203.0.113.9", None, None, TRUSTED)) < 3
+def test_what_was_asked_before_is_cheap() -> None:
+    """Measured on an idle machine: an agent seen before 0.2 µs, a new one 8.5 µs; an address 0.3 and 5 µs."""
+    agent, address = WELCOME[46], "203.0.113.9"
+
+    def new_address() -> None:
+        guards._canonical.cache_clear()
+        Subnets(networks(["192.0.2.0/24"])).contains(address)
+
+    assert 5 * microseconds(lambda: DEFAULTS.banned(agent)) < microseconds(lambda: DEFAULTS._judge(agent), 500)
+    assert 5 * microseconds(lambda: TRUSTED.contains(address)) < microseconds(new_address, 500)
+    assert 5 * microseconds(lambda: client_address(address, None, None, TRUSTED)) < microseconds(new_address, 500)
 
 
 def test_a_long_header_is_cheap() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from contextlib import ExitStack
-from typing import Callable, ContextManager, Dict, List, Tuple
+from contextlib import AbstractContextManager, ExitStack
+from typing import Callable
 
 import pytest
 from hypothesis import strategies as st
@@ -37,9 +37,9 @@ class LockTableModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.table = LockTable()
-        self.held: List[Tuple[str, bool, ExitStack]] = []
+        self.held: list[tuple[str, bool, ExitStack]] = []
 
-    def holders(self, key: str) -> List[bool]:
+    def holders(self, key: str) -> list[bool]:
         return [shared for held, shared, _ in self.held if held == key]
 
     @rule(key=KEYS, shared=st.booleans())
@@ -72,9 +72,9 @@ TestLockTableModel = LockTableModel.TestCase
 class Holder:
     """A thread that has or awaits a lock until it is told to let go."""
 
-    def __init__(self, lock: ContextManager[None]) -> None:
+    def __init__(self, lock: AbstractContextManager[None]) -> None:
         self.entered, self.leave = threading.Event(), threading.Event()
-        self.refused: List[Refused] = []
+        self.refused: list[Refused] = []
         self._lock = lock
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -158,7 +158,7 @@ def test_an_exception_inside_the_block_frees_the_key() -> None:
 
 
 def test_waits_are_reported_and_their_absence_is_not() -> None:
-    waits: List[float] = []
+    waits: list[float] = []
     table = LockTable(waits.append)
     with table.holding("k", 0, BUSY):
         assert waits == []
@@ -171,9 +171,9 @@ def test_waits_are_reported_and_their_absence_is_not() -> None:
 def test_stress() -> None:
     """Invariant: under eight threads no writer ever shares its key, nobody is refused, and nothing is left behind."""
     table, keys = LockTable(), ["a", "b"]
-    inside: Dict[str, List[int]] = {key: [0, 0] for key in keys}  # readers, writers; guarded by `count`
+    inside: dict[str, list[int]] = {key: [0, 0] for key in keys}  # readers, writers; guarded by `count`
     count = threading.Lock()
-    wrong: List[str] = []
+    wrong: list[str] = []
 
     def enter(key: str, role: int, step: int) -> None:
         with count:

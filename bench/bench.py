@@ -1,0 +1,539 @@
+#!/usr/bin/env python3
+"""kcistorage beside nginx, FastAPI and a bare loop: everything in one run, on this machine, over loopback.
+
+    small      4 KiB object, 16 kept connections (wrk)   >= 0.4 x nginx, >= 5 x FastAPI's FileResponse
+    download   1 GiB object, one connection              >= 0.9 x nginx
+    upload     512 MiB as multipart, stored durably      <= 1.5 x the time of a loop from socket to file, with fsync
+    memory     idle, and during 4 GiB up and down        <= 48 MiB, <= 16 MiB above it
+    start      from the command to the first answer      <= 0.5 s
+
+Only the ratios mean anything elsewhere. So each server has one process and writes an access log to a file, both of a
+pair serve the same file or get the same bytes from the same client, their rounds alternate, and medians are compared.
+Servers are started on free ports and ended by this script; its files lie in one temporary folder, which it removes.
+A row whose tool is missing (wrk, nginx, FastAPI from a package index) says so and is left out. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 1024 * 1024
+BLOCK = 1 * MIB
+
+
+class Sizes(NamedTuple):
+    rounds: int
+    wrk_seconds: int
+    download: int  # bytes, as the two below
+    upload: int
+    memory: int
+    starts: int
+
+
+FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=512 * MIB, memory=4096 * MIB, starts=5)
+QUICK = Sizes(rounds=3, wrk_seconds=1, download=64 * MIB, upload=32 * MIB, memory=128 * MIB, starts=3)
+
+
+class Missing(Exception):
+    """A row cannot be measured here, and why."""
+
+
+class Result(NamedTuple):
+    """One line of the report: a value that has to be at least, or at most, the target."""
+
+    row: str
+    measured: str
+    value: float
+    relation: str  # ">=" or "<="
+    target: float
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.target if self.relation == ">=" else self.value <= self.target
+
+    def __str__(self) -> str:
+        verdict = "met" if self.met else "MISSED"
+        value = f"{self.value:.2f} {self.unit}"
+        return f"{self.row:10} {self.measured:46} {value:>16}   {self.relation} {self.target:<5g} {verdict}"
+
+
+class Workplace(NamedTuple):
+    folder: Path
+    sizes: Sizes
+
+    @property
+    def objects(self) -> Path:
+        """The objects of kcistorage, the document root of nginx, the folder of FastAPI and of the bare loop."""
+        return self.folder / "storage"
+
+
+def say(text: str) -> None:
+    """Progress: the report alone goes to standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- Files
+
+
+def fill(path: Path, size: int) -> Path:
+    """A file of random bytes: one block of them, again and again, is random enough for every disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    block = secrets.token_bytes(min(BLOCK, size))
+    with path.open("wb") as file:
+        for start in range(0, size, BLOCK):
+            file.write(block[: size - start])
+    return path
+
+
+def sparse(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def require_space(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < size * 1.2:
+        raise Missing(f"{size / MIB:.0f} MiB needed in {folder}, {free / MIB:.0f} MiB free: see --folder")
+
+
+# ---- Clients: sockets, so that no library's time is measured
+
+
+def connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=300)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def answer_head(connection: socket.socket) -> tuple[bytes, bytes]:
+    """The head of an answer of status 200, and what came along with it."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        block = connection.recv(64 * 1024)
+        if not block:
+            break
+        received += block
+    head, _, rest = received.partition(b"\r\n\r\n")
+    if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")):
+        raise RuntimeError(f"answered {received[:300].decode(errors='replace')!r}")
+    return head, rest
+
+
+def download(port: int, target: str, size: int) -> float:
+    """Seconds to get an object and throw it away."""
+    buffer = memoryview(bytearray(BLOCK))
+    started = time.perf_counter()
+    with connect(port) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+        length = len(answer_head(connection)[1])
+        while True:
+            count = connection.recv_into(buffer)
+            if not count:
+                break
+            length += count
+    if length != size:
+        raise RuntimeError(f"{length} of {size} bytes came")
+    return time.perf_counter() - started
+
+
+BOUNDARY = "bench-5f2c8e1a7d"
+FORM_START = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="path"\r\n\r\nbench\r\n'
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file0"; filename="upload.bin"\r\n\r\n'
+).encode()
+FORM_END = f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def upload(port: int, source: Path, token: str) -> float:
+    """Seconds from the connection to the 200 that says the file is stored."""
+    length = len(FORM_START) + source.stat().st_size + len(FORM_END)
+    head = (
+        f"POST /upload HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+    started = time.perf_counter()
+    with connect(port) as connection, source.open("rb") as file:
+        connection.sendall(head + FORM_START)
+        connection.sendfile(file)
+        connection.sendall(FORM_END)
+        answer_head(connection)
+    return time.perf_counter() - started
+
+
+def requests_per_second(port: int, target: str, seconds: int) -> float:
+    if not shutil.which("wrk"):
+        raise Missing("wrk is not installed (apt-get install wrk)")
+    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", f"http://127.0.0.1:{port}{target}"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in output.splitlines())}
+    if "Non-2xx or 3xx responses" in lines:
+        raise RuntimeError(f"{' '.join(lines['Non-2xx or 3xx responses'])} answers to wrk were errors")
+    if "Socket errors" in lines:
+        say(f"wrk: {' '.join(lines['Socket errors'])}")
+    return float(lines["Requests/sec"][0])
+
+
+# ---- Servers
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return connect(port).close()
+        except ConnectionRefusedError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{process.args!r} did not start: {log.read_text()[-1000:]}") from None
+            time.sleep(0.002)
+
+
+class Server(NamedTuple):
+    port: int
+    pid: int
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], port: int, log: Path, **environment: str) -> Iterator[Server]:
+    """A server from its first accepted connection on; leaving the block ends it."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("KCI_STORAGE_", "STORAGE_"))}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**inherited, **environment}
+        )
+    try:
+        wait_until_it_answers(process, port, log)
+        yield Server(port, process.pid)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def kcistorage_command(work: Workplace) -> list[str]:
+    config = work.folder / "config.toml"
+    if not config.exists():
+        storage = json.dumps(str(work.objects))  # a JSON string is a TOML string
+        secret = secrets.token_hex(32)
+        config.write_text(f'driver = "local"\njwt_secret = "{secret}"\n[local]\nstorage_path = {storage}\n')
+    script, folder = ROOT / "kcistorage.py", work.folder
+    return [sys.executable, str(script), "--config-file", str(config), "--files-directory", str(folder)]
+
+
+def kcistorage(work: Workplace) -> contextlib.AbstractContextManager[Server]:
+    port, log = free_port(), work.folder / "kcistorage.log"
+    return running(kcistorage_command(work), port, log, KCI_STORAGE_HOST="127.0.0.1", KCI_STORAGE_PORT=str(port))
+
+
+def token(work: Workplace) -> str:
+    command = [*kcistorage_command(work), "--generate-jwt-token", "bench@example.org"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+NGINX_CONFIG = """
+{user}
+daemon off;
+worker_processes 1;
+pid "{folder}/nginx.pid";
+error_log "{folder}/nginx-error.log";
+events {{ worker_connections 256; }}
+http {{
+    access_log "{folder}/nginx-access.log";
+    client_body_temp_path "{folder}/nginx-body";
+    proxy_temp_path "{folder}/nginx-proxy";
+    fastcgi_temp_path "{folder}/nginx-fastcgi";
+    uwsgi_temp_path "{folder}/nginx-uwsgi";
+    scgi_temp_path "{folder}/nginx-scgi";
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000000;
+    server {{ listen 127.0.0.1:{port}; root "{root}"; }}
+}}
+"""
+
+
+def nginx(work: Workplace) -> contextlib.AbstractContextManager[Server]:
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not program:
+        raise Missing("nginx is not installed (apt-get install nginx-light)")
+    port, config = free_port(), work.folder / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""  # else the worker may not read the temporary folder
+    config.write_text(NGINX_CONFIG.format(user=user, folder=work.folder, port=port, root=work.objects))
+    return running([program, "-c", str(config), "-p", str(work.folder)], port, work.folder / "nginx.log")
+
+
+FASTAPI_APP = """
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+
+app = FastAPI()
+
+@app.get("/{{path:path}}")
+async def download(path: str) -> FileResponse:
+    return FileResponse({root!r} + "/" + path)
+"""
+
+
+def fastapi_python() -> str:
+    """The interpreter of a virtual environment with FastAPI, which is made at the first call ever."""
+    folder = ROOT / ".venv-bench"
+    python, installed = folder / "bin" / "python", folder / "installed"
+    if not installed.exists():
+        say("fastapi: installing it into .venv-bench")
+        try:
+            environment = [sys.executable, "-m", "venv", "--clear", str(folder)]
+            subprocess.run(environment, check=True, capture_output=True, text=True)
+            install = [str(python), "-m", "pip", "install", "--quiet", "fastapi", "uvicorn[standard]"]
+            subprocess.run(install, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            reason = (error.stderr or error.stdout).strip().splitlines() or [str(error)]
+            raise Missing(f"FastAPI could not be installed: {reason[-1]}") from None
+        installed.touch()
+    return str(python)
+
+
+def fastapi(work: Workplace) -> contextlib.AbstractContextManager[Server]:
+    port, python = free_port(), fastapi_python()
+    (work.folder / "fastapi_app.py").write_text(FASTAPI_APP.format(root=str(work.objects)))
+    command = [python, "-m", "uvicorn", "fastapi_app:app", "--app-dir", str(work.folder)]
+    return running([*command, "--host", "127.0.0.1", "--port", str(port)], port, work.folder / "fastapi.log")
+
+
+def serve_bare(port: int, path: Path) -> None:
+    """The least that an upload can cost: from the socket into a file, fsync, 200. Nothing is parsed but the length."""
+    buffer = memoryview(bytearray(BLOCK))
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        while True:
+            connection, _ = listener.accept()
+            with connection, path.open("wb", buffering=0) as file:
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    block = connection.recv(BLOCK)
+                    if not block:
+                        break
+                    received += block
+                head, _, rest = received.partition(b"\r\n\r\n")
+                if not head:
+                    continue  # somebody asked whether it is up
+                left = int(head.lower().partition(b"content-length:")[2].split()[0]) - len(rest)
+                file.write(rest)
+                while left > 0:
+                    count = connection.recv_into(buffer)
+                    left -= file.write(buffer[:count])
+                os.fsync(file.fileno())
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def bare_loop(work: Workplace) -> contextlib.AbstractContextManager[Server]:
+    port = free_port()
+    command = [sys.executable, __file__, "--serve-bare", str(port), str(work.objects / "bare.bin")]
+    return running(command, port, work.folder / "bare.log")
+
+
+# ---- Rows
+
+Measure = Callable[[], float]
+
+
+def alternate(row: str, rounds: int, measures: Mapping[str, Measure], unit: str) -> dict[str, float]:
+    """The median of each, measured in turn, so that a change of the machine's mood meets all of them alike."""
+    values: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(1, rounds + 1):
+        for name, measure in measures.items():
+            os.sync()  # what one round left to be written is not the next one's to pay
+            values[name].append(measure())
+        shown = ", ".join(f"{name} {values[name][-1]:,.2f}" for name in measures)
+        say(f"{row}: round {number} of {rounds}: {shown} {unit}")
+    return {name: statistics.median(each) for name, each in values.items()}
+
+
+def compared(row: str, medians: Mapping[str, float], other: str, relation: str, target: float, unit: str) -> Result:
+    ours, theirs = medians["kcistorage"], medians[other]
+    digits = 2 if unit == "s" else 0
+    measured = f"kcistorage {ours:,.{digits}f} {unit}, {other} {theirs:,.{digits}f} {unit}"
+    return Result(row, measured, ours / theirs, relation, target, f"x {other}")
+
+
+def small(work: Workplace) -> Iterator[Result]:
+    fill(work.objects / "bench" / "small.bin", 4096)
+    measures: dict[str, Measure] = {}
+    with contextlib.ExitStack() as stack:
+        for name, server in (("kcistorage", kcistorage), ("nginx", nginx), ("fastapi", fastapi)):
+            try:
+                port = stack.enter_context(server(work)).port
+            except Missing as missing:
+                print(f"{'small':10} {name} left out: {missing}")
+            else:
+                measures[name] = partial(requests_per_second, port, "/bench/small.bin", work.sizes.wrk_seconds)
+        medians = alternate("small", work.sizes.rounds, measures, "requests/s")
+    for name, target in (("nginx", 0.4), ("fastapi", 5.0)):
+        if name in medians:
+            yield compared("small", medians, name, ">=", target, "/s")
+
+
+def large(work: Workplace) -> Iterator[Result]:
+    size = work.sizes.download
+    require_space(work.folder, size)
+    path = fill(work.objects / "bench" / "large.bin", size)
+    with kcistorage(work) as ours, nginx(work) as theirs:
+        measures: dict[str, Measure] = {
+            "kcistorage": lambda: size / MIB / download(ours.port, "/bench/large.bin", size),
+            "nginx": lambda: size / MIB / download(theirs.port, "/bench/large.bin", size),
+        }
+        medians = alternate("download", work.sizes.rounds, measures, "MiB/s")
+    path.unlink()
+    yield compared("download", medians, "nginx", ">=", 0.9, "MiB/s")
+
+
+def form(work: Workplace) -> Iterator[Result]:
+    require_space(work.folder, 3 * work.sizes.upload)
+    source, bearer = fill(work.folder / "source.bin", work.sizes.upload), token(work)
+    with kcistorage(work) as ours, bare_loop(work) as theirs:
+        measures: dict[str, Measure] = {
+            "kcistorage": lambda: upload(ours.port, source, bearer),
+            "bare loop": lambda: upload(theirs.port, source, bearer),
+        }
+        medians = alternate("upload", work.sizes.rounds, measures, "s")
+    source.unlink()
+    yield compared("upload", medians, "bare loop", "<=", 1.5, "s")
+
+
+def status_mib(pid: int, field: str) -> float:
+    """VmRSS or VmHWM, its peak, of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise Missing(f"/proc/{pid}/status has no {field}")
+
+
+def peak_mib(pid: int, during: Measure) -> float:
+    """The most memory that a process held meanwhile. proc(5): a 5 in clear_refs sets the peak back."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    during()
+    return status_mib(pid, "VmHWM")
+
+
+def memory(work: Workplace) -> Iterator[Result]:
+    if not Path("/proc/self/clear_refs").exists():
+        raise Missing("/proc of Linux is needed")
+    size = work.sizes.memory
+    require_space(work.folder, size)
+    source, bearer = sparse(work.folder / "sparse.bin", size), token(work)
+    with kcistorage(work) as server:
+        idle = status_mib(server.pid, "VmRSS")
+        say(f"memory: idle {idle:.1f} MiB; uploading {size / MIB:.0f} MiB")
+        up = peak_mib(server.pid, lambda: upload(server.port, source, bearer))
+        say(f"memory: up to {up:.1f} MiB; downloading it")
+        down = peak_mib(server.pid, lambda: download(server.port, "/bench/upload.bin", size))
+    (work.objects / "bench" / "upload.bin").unlink()
+    yield Result("memory", "kcistorage idle", idle, "<=", 48, "MiB")
+    yield Result("memory", f"above idle while {size / MIB:,.0f} MiB come in", up - idle, "<=", 16, "MiB")
+    yield Result("memory", f"above idle while {size / MIB:,.0f} MiB go out", down - idle, "<=", 16, "MiB")
+
+
+def start_seconds(work: Workplace) -> float:
+    started = time.perf_counter()
+    with kcistorage(work) as server, connect(server.port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
+        answer_head(connection)
+        return time.perf_counter() - started
+
+
+def start(work: Workplace) -> Iterator[Result]:
+    medians = alternate("start", work.sizes.starts, {"kcistorage": lambda: start_seconds(work)}, "s")
+    yield Result("start", "kcistorage from command to answer", medians["kcistorage"], "<=", 0.5, "s")
+
+
+ROWS: Mapping[str, Callable[[Workplace], Iterator[Result]]] = {
+    "small": small,
+    "download": large,
+    "upload": form,
+    "memory": memory,
+    "start": start,
+}
+
+
+# ---- Command line
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="kcistorage beside nginx, FastAPI and a bare loop.")
+    parser.add_argument("--only", metavar="ROW,...", help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes, short rounds: shows that it runs, not more")
+    parser.add_argument("--memory-mib", type=int, metavar="N", help="size of the memory row's object; default 4096")
+    parser.add_argument("--folder", metavar="DIR", help="where the temporary folder is made; default %(default)s")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there, too")
+    parser.add_argument("--serve-bare", nargs=2, metavar=("PORT", "FILE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    unknown = set((options.only or "small").split(",")) - set(ROWS)
+    if unknown:
+        parser.error(f"--only: no row is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    return options
+
+
+def run(work: Workplace, rows: Sequence[str]) -> tuple[list[Result], bool]:
+    """What was measured, each printed as soon as it is known, and whether nothing failed and all targets were met."""
+    results: list[Result] = []
+    failed = False
+    for row in rows:
+        try:
+            for result in ROWS[row](work):
+                print(result, flush=True)
+                results.append(result)
+        except Missing as missing:
+            print(f"{row:10} left out: {missing}", flush=True)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            failed = True
+            print(f"{row:10} FAILED: {error}", flush=True)
+    return results, not failed and all(result.met for result in results)
+
+
+def main() -> int:
+    """0 when every target that was measured is met, else 1."""
+    options = parse_arguments()
+    if options.serve_bare:
+        serve_bare(int(options.serve_bare[0]), Path(options.serve_bare[1]))
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ends the servers and removes the folder as well
+    sizes = QUICK if options.quick else FULL
+    if options.memory_mib:
+        sizes = sizes._replace(memory=options.memory_mib * MIB)
+    with tempfile.TemporaryDirectory(prefix="kcistorage-bench-", dir=options.folder) as folder:
+        work = Workplace(Path(folder), sizes)
+        work.objects.mkdir()
+        results, good = run(work, options.only.split(",") if options.only else list(ROWS))
+    if options.json:
+        rows = [{**result._asdict(), "met": result.met} for result in results]
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

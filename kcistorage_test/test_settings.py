@@ -1,0 +1,189 @@
+"""Settings: a TOML table as dataclasses (CF-2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kcistorage
+from kcistorage_parts.settings import MAX_NUMBER, ConfigError, secret, section, wrong
+
+SECRET = "correct horse battery staple"
+
+
+@dataclasses.dataclass(frozen=True)
+class Door:
+    colour: str  # no default: has to be said
+    width_cm: float = 90.0
+    open: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Garden:
+    trees: int = 0
+    flowers: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class House:
+    name: str = "home"
+    key: str = secret()
+    spare_keys: tuple[str, ...] = secret()
+    garden: Garden = Garden()
+    doors: tuple[Door, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Street:
+    houses: tuple[House, ...]
+
+
+def refused(table: Any, kind: Any = House) -> str:
+    """The one line that stops the start."""
+    with pytest.raises(ConfigError) as error:
+        section(kind, table)
+    line = str(error.value)
+    assert line.isprintable()
+    return line
+
+
+# ---- What is understood
+
+
+def test_an_empty_table_is_all_defaults() -> None:
+    assert section(House, {}) == House()
+
+
+def test_every_type_there_is() -> None:
+    table = {
+        "name": "Ü",
+        "key": SECRET,
+        "garden": {"trees": 3, "flowers": ["rose", ""]},
+        "doors": [{"colour": "red", "width_cm": 80, "open": True}, {"colour": "", "width_cm": 0.5}],
+    }
+    doors = (Door("red", 80, True), Door("", 0.5))
+    assert section(House, table) == House("Ü", SECRET, garden=Garden(3, ("rose", "")), doors=doors)
+
+
+@given(
+    st.builds(
+        House,
+        name=st.text(),
+        key=st.text(),
+        spare_keys=st.lists(st.text()).map(tuple),
+        garden=st.builds(Garden, trees=st.integers(-MAX_NUMBER, MAX_NUMBER), flowers=st.lists(st.text()).map(tuple)),
+        doors=st.lists(
+            st.builds(Door, colour=st.text(), width_cm=st.floats(-1e18, 1e18), open=st.booleans()), max_size=3
+        ).map(tuple),
+    )
+)
+def test_what_is_written_out_as_a_table_reads_back(house: House) -> None:
+    """Invariant: section(kind, asdict(it)) == it, with TOML's lists in the place of tuples."""
+    table = dataclasses.asdict(house, dict_factory=lambda pairs: {k: untupled(v) for k, v in pairs})
+    assert section(House, table) == house
+
+
+def untupled(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_the_server_s_own_configuration_is_understood() -> None:
+    """CF-2: defaults of every section, from a table that names all of them."""
+    table = dataclasses.asdict(
+        kcistorage.Config(), dict_factory=lambda pairs: {name: untupled(value) for name, value in pairs}
+    )
+    assert section(kcistorage.Config, table) == kcistorage.Config()
+
+
+# ---- Unknown keys (CF-2: by name, with the nearest known key)
+
+
+def test_a_misspelt_key_is_refused_with_the_nearest_one() -> None:
+    assert refused({"nmae": "x"}) == "unknown key nmae; did you mean name?"
+    assert refused({"garden": {"tree": 1}}) == "unknown key garden.tree; did you mean garden.trees?"
+    assert refused({"doors": [{"colour": "red"}, {"color": "red"}]}) == (
+        "unknown key doors[1].color; did you mean doors[1].colour?"
+    )
+
+
+def test_a_key_unlike_all_others_is_refused_with_what_is_known() -> None:
+    assert refused({"zzz": 1}) == "unknown key zzz; known here: name, key, spare_keys, garden, doors"
+    assert refused({"garden": {"zzz": 1}}) == "unknown key garden.zzz; known here: trees, flowers"
+
+
+def test_a_key_of_odd_characters_stays_on_the_line() -> None:
+    known = "name, key, spare_keys, garden, doors"
+    assert refused({"a\nb\x1b[2J": 1}) == f'unknown key "a\\nb\\u001b[2J"; known here: {known}'
+
+
+@given(st.text(), st.booleans() | st.integers() | st.text() | st.lists(st.text()))
+def test_no_unknown_key_is_passed_over(name: str, value: object) -> None:
+    """Invariant: a key that no field has is named in the refusal, on one line."""
+    known = {field.name for field in dataclasses.fields(House)}
+    if name not in known:
+        assert refused({name: value}).startswith("unknown key ")
+
+
+# ---- Wrong values (CF-2: key, value, expectation)
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"name": 1}, "name = 1: expected a string"),
+    ({"name": True}, "name = true: expected a string"),
+    ({"name": ["a"]}, 'name = ["a"]: expected a string'),
+    ({"name": datetime.date(2026, 8, 20)}, 'name = "2026-08-20": expected a string'),
+    ({"garden": {"trees": "3"}}, 'garden.trees = "3": expected a whole number'),
+    ({"garden": {"trees": 3.0}}, "garden.trees = 3.0: expected a whole number"),
+    ({"garden": {"trees": False}}, "garden.trees = false: expected a whole number"),
+    ({"garden": {"trees": 2**63}}, "garden.trees = 9223372036854775808: expected a whole number"),
+    ({"garden": 3}, "garden = 3: expected a table [garden]"),
+    ({"garden": [{"trees": 3}]}, 'garden = [{"trees": 3}]: expected a table [garden]'),
+    ({"garden": {"flowers": "rose"}}, 'garden.flowers = "rose": expected a list of strings'),
+    ({"garden": {"flowers": ["rose", 2]}}, "garden.flowers[1] = 2: expected a string"),
+    ({"doors": {"colour": "red"}}, 'doors = {"colour": "red"}: expected a list of tables'),
+    ({"doors": ["red"]}, 'doors[0] = "red": expected a table [doors[0]]'),
+    ({"doors": [{}]}, "doors[0].colour is missing: expected a string"),
+    ({"doors": [{"colour": "red", "open": 1}]}, "doors[0].open = 1: expected true or false"),
+    ({"doors": [{"colour": "red", "width_cm": "1"}]}, 'doors[0].width_cm = "1": expected a number'),
+    ({"doors": [{"colour": "red", "width_cm": True}]}, "doors[0].width_cm = true: expected a number"),
+    ({"doors": [{"colour": "red", "width_cm": math.inf}]}, "doors[0].width_cm = Infinity: expected a number"),
+    ({"doors": [{"colour": "red", "width_cm": -math.inf}]}, "doors[0].width_cm = -Infinity: expected a number"),
+    ({"doors": [{"colour": "red", "width_cm": math.nan}]}, "doors[0].width_cm = NaN: expected a number"),
+    ({"doors": [{"colour": "red", "width_cm": 10**20}]}, f"doors[0].width_cm = {10**20}: expected a number"),
+]
+
+
+@pytest.mark.parametrize(("table", "line"), WRONG, ids=[line.partition(":")[0] for _, line in WRONG])
+def test_a_wrong_value_is_refused_with_key_value_and_expectation(table: dict[str, Any], line: str) -> None:
+    assert refused(table) == line
+
+
+def test_a_list_that_has_to_be_there() -> None:
+    assert refused({}, Street) == "houses is missing: expected a list of tables"
+    assert section(Street, {"houses": []}) == Street(())
+
+
+def test_a_line_break_in_a_value_stays_on_the_line() -> None:
+    assert refused({"garden": "a\nb\x00\u2028"}) == 'garden = "a\\nb\\u0000\\u2028": expected a table [garden]'
+    assert str(wrong("key", ["a\nb"], "better")) == 'key = ["a\\nb"]: expected better'
+
+
+# ---- Secrets (LG-1: none is ever shown)
+
+
+def test_a_secret_is_in_no_error_and_no_repr() -> None:
+    assert refused({"key": [SECRET]}) == 'key = "(not shown)": expected a string'
+    assert refused({"spare_keys": SECRET}) == 'spare_keys = "(not shown)": expected a list of strings'
+    assert refused({"spare_keys": ["one", [SECRET]]}) == 'spare_keys[1] = "(not shown)": expected a string'
+    assert SECRET not in repr(section(House, {"key": SECRET, "spare_keys": [SECRET]}))
+
+
+@pytest.mark.parametrize("kind", [kcistorage.Config, kcistorage.Azure, kcistorage.S3, kcistorage.DownloadChallenge])
+def test_the_server_s_secrets_are_marked_as_such(kind: Any) -> None:
+    shown = {field.name for field in dataclasses.fields(kind) if field.repr}
+    assert not {name for name in shown if "secret" in name or name in ("key", "sastoken")}
