@@ -314,29 +314,33 @@ class TimedOut(Exception):
 class Wire:
     """A connected socket with a read-ahead buffer. One thread at a time.
 
-    Time-outs are the kernel's (SO_RCVTIMEO, SO_SNDTIMEO) and not Python's: a socket with a Python time-out is
-    non-blocking, costs a poll(2) before each call and cannot sendfile(2) in one go.
+    Time-outs of plain sockets are the kernel's (SO_RCVTIMEO, SO_SNDTIMEO) and not Python's: a socket with a Python
+    time-out is non-blocking, costs a poll(2) before each call and cannot sendfile(2) in one go. TLS sockets know only
+    Python's, since OpenSSL takes the kernel's for a reason to try again.
     """
 
     def __init__(self, sock: socket.socket, limits: Limits = LIMITS) -> None:
         self.socket, self.limits = sock, limits
         self._buffer, self._at = b"", 0  # what was received, and how much of it is used up
-        self._patience = 0.0
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._patience = {socket.SO_RCVTIMEO: 0.0, socket.SO_SNDTIMEO: 0.0}  # seconds, as they are set
         self._idle = limits.head  # a new connection is opened to say something; later ones may rest
-        self._set_timeout(socket.SO_SNDTIMEO, limits.body_idle)
 
-    def _set_timeout(self, option: int, seconds: float) -> None:
-        micros = max(1, int(seconds * 1e6))  # 0 would mean for ever
-        self.socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", *divmod(micros, 1_000_000)))
+    def _be_patient(self, direction: int, seconds: float) -> None:
+        if self._tls:
+            self.socket.settimeout(max(0.001, seconds))  # 0 would be non-blocking
+        elif self._patience[direction] != seconds:
+            micros = max(1, int(seconds * 1e6))  # 0 would be for ever
+            timeval = struct.pack("ll", *divmod(micros, 1_000_000))
+            self.socket.setsockopt(socket.SOL_SOCKET, direction, timeval)
+            self._patience[direction] = seconds
 
-    def receive(self, most: int, patience: float) -> bytes:
-        """Up to `most` bytes; b"" at the end of the stream. Raises TimedOut after `patience` seconds of silence."""
-        if patience != self._patience:
-            self._set_timeout(socket.SO_RCVTIMEO, patience)
-            self._patience = patience
+    def receive(self, most: int, seconds: float) -> bytes:
+        """Up to `most` bytes; b"" at the end of the stream. Raises TimedOut after so many seconds of silence."""
+        self._be_patient(socket.SO_RCVTIMEO, seconds)
         try:
             return self.socket.recv(most)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, socket.timeout):
             raise TimedOut from None
         except OSError as error:
             raise Disconnected from error
@@ -387,48 +391,67 @@ class Wire:
                 return None
             if not data:
                 return None
-            received += data
+            received = b"" if received + data == b"\r\n" else received + data  # RFC 9112 2.2: as good as silence
         head, self._buffer = split
         self._at, self._idle = 0, self.limits.keep_alive
         return head
 
     def send(self, data: bytes) -> None:
+        self._be_patient(socket.SO_SNDTIMEO, self.limits.body_idle)
         try:
             self.socket.sendall(data)
         except OSError as error:
             raise Disconnected from error
 
     def send_file(self, descriptor: int, span: Span) -> Iterator[int]:
-        """Sends a span of a file; yields the bytes of each step. Plain sockets use sendfile(2), TLS must copy."""
+        """Sends a span of a file and yields the bytes of each step. An OSError is the file's own."""
         at, stop = span
         while at < stop:
-            try:
-                sent = self._send_some(descriptor, at, stop - at)
-            except OSError as error:
-                raise Disconnected from error
+            sent = (self._send_copy if self._tls else self._send_mapped)(descriptor, at, stop - at)
             if not sent:
-                raise Disconnected("the file became shorter while it was sent")
+                raise OSError(errno.EIO, "the file became shorter while it was sent")
             at += sent
             yield sent
 
-    def _send_some(self, descriptor: int, at: int, size: int) -> int:
-        if not isinstance(self.socket, ssl.SSLSocket):
+    def _send_mapped(self, descriptor: int, at: int, size: int) -> int:
+        self._be_patient(socket.SO_SNDTIMEO, self.limits.body_idle)
+        try:
             return os.sendfile(self.socket.fileno(), descriptor, at, min(size, MAX_SENDFILE))
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise
+            raise Disconnected from error
+
+    def _send_copy(self, descriptor: int, at: int, size: int) -> int:
         block = os.pread(descriptor, min(size, READ_BYTES), at)
-        self.socket.sendall(block)
+        self.send(block)
         return len(block)
 
     def linger(self) -> None:
-        """Closes so that the peer can read the answer (UP-11): RFC 9112 9.6.
+        """Ends our half, so that the peer can read the answer (UP-11): RFC 9112 9.6.
 
-        A close(2) with unread bytes sends a reset, which wipes the answer out of the peer's receive buffer. So only
-        our half is closed; what still comes is thrown away until the peer ends, falls silent or exceeds its time.
+        A close(2) with unread bytes sends a reset, which wipes the answer out of the peer's receive buffer. So what
+        still comes is read and thrown away until the peer ends, falls silent or exceeds its time.
         """
         deadline = time.monotonic() + LINGER_TOTAL
         with contextlib.suppress(OSError, Disconnected, TimedOut):
+            self._take_leave()
             self.socket.shutdown(socket.SHUT_WR)
+            self._tls = False  # shutdown unwraps: what comes is thrown away undeciphered
+            self.socket.settimeout(None)
             while time.monotonic() < deadline and self.receive(READ_BYTES, LINGER_IDLE):
                 continue
+
+    def close(self) -> None:
+        self._take_leave()
+        self.socket.close()
+
+    def _take_leave(self) -> None:
+        """RFC 9112 9.8: a client of TLS must be able to tell an end from a cut. Its own close_notify is not waited for."""
+        if isinstance(self.socket, ssl.SSLSocket):
+            with contextlib.suppress(OSError, ValueError):
+                self.socket.settimeout(0)
+                self.socket.unwrap()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -536,6 +559,7 @@ class Exchange:
         self.key = ""  # for the log, as the next two
         self.owner = ""
         self.state = ""
+        self.begun = False  # whether some of the answer is on the wire
         self.sent = 0  # bytes of the answer's body
         self.keep_alive = heads.keeps_alive(head)
         self.body = Body(wire, heads.body_length(head), heads.expects_continue(head))
@@ -543,8 +567,8 @@ class Exchange:
     def send(self, answer: Answer, common: str) -> None:
         """Sends head and body; `common` are the header lines that every answer of the moment has.
 
-        Raises Disconnected when the peer leaves; any other error comes from the body's source, and then the answer on
-        the wire has no proper end. In all cases the connection is of no more use.
+        Raises Disconnected when the peer leaves; any other error comes from the body's source. If the answer has
+        `begun` by then, it has no proper end, and the connection is of no more use.
         """
         body = answer.body
         self.keep_alive = self.keep_alive and self.body.leaves_connection_usable()
@@ -553,14 +577,18 @@ class Exchange:
         self.keep_alive = self.keep_alive and (length is not None or chunked)
         head = self._head(answer, common, length, chunked)
         if self.method == "HEAD" or answer.status in BODILESS:
-            self.wire.send(head)
+            self._begin(head)
         elif isinstance(body, bytes):
-            self.wire.send(head + body)
+            self._begin(head + body)
             self.sent = len(body)
         elif isinstance(body, FileBody):
             self._send_file(head, body)
         else:
             self._send_stream(head, body, chunked)
+
+    def _begin(self, data: bytes) -> None:
+        self.begun = True
+        self.wire.send(data)
 
     def _head(self, answer: Answer, common: str, length: Optional[int], chunked: bool) -> bytes:
         fields = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
@@ -582,11 +610,11 @@ class Exchange:
             start, stop = body.pieces[0]
             data = os.pread(body.descriptor, stop - start, start)
             if len(data) < stop - start:
-                raise Disconnected("the file became shorter before it was sent")
-            self.wire.send(head + data)
+                raise OSError(errno.EIO, "the file became shorter before it was sent")
+            self._begin(head + data)
             self.sent = len(data)
             return
-        self.wire.send(head)
+        self._begin(head)
         for piece in body.pieces:
             if isinstance(piece, bytes):
                 self.wire.send(piece)
@@ -598,12 +626,12 @@ class Exchange:
     def _send_stream(self, head: bytes, body: StreamBody, chunked: bool) -> None:
         for block in body:
             if block:
-                self.wire.send(head + (b"%x\r\n%b\r\n" % (len(block), block) if chunked else block))
+                self._begin(head + (b"%x\r\n%b\r\n" % (len(block), block) if chunked else block))
                 self.sent += len(block)
                 head = b""
         if body.length is not None and self.sent != body.length:
             raise ValueError("a body of another length than announced")
-        self.wire.send(head + (b"0\r\n\r\n" if chunked else b""))
+        self._begin(head + (b"0\r\n\r\n" if chunked else b""))
 
 
 class Handler(Protocol):
@@ -645,6 +673,7 @@ class Site:
 # The server: a thread accepts, one thread a connection serves
 # ---------------------------------------------------------------------------------------------------------------------
 
+FRAMING = frozenset(["content-length", "transfer-encoding", "expect"])  # what a refused head may have got wrong
 REFUSAL_SLOTS = 64  # connections above the cap that are still told 503; beyond them the door is just shut
 Identify = Callable[[str, heads.Fields], str]  # peer address, request fields -> client address
 
@@ -661,18 +690,21 @@ class Connection(socketserver.BaseRequestHandler):
 
     def finish(self) -> None:
         self.server.leave(self)
-        self.request.close()
 
     def handle(self) -> None:
         try:
             self.wire = Wire(self._secured(), self.server.limits)
-            if self.crowded:
-                self._refuse_head(Refused(503, "too-many-connections", "Too many connections", [("Retry-After", "1")]))
-            else:
-                while self._exchange():
-                    continue
+            with contextlib.closing(self.wire):
+                self._converse()
         except (Disconnected, OSError) as error:  # a peer that left, or never spoke TLS, is no news
             self.server.log.debug("disconnect", ip=self.peer, error=type(error).__name__)
+
+    def _converse(self) -> None:
+        if self.crowded:
+            self._refuse_head(Refused(503, "too-many-connections", "Too many connections", [("Retry-After", "1")]))
+            return
+        while self._exchange():
+            continue
 
     def _secured(self) -> socket.socket:
         """The socket, after the TLS handshake where there is one: not in the accept loop, which it would stall."""
@@ -706,7 +738,9 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _refuse_head(self, refused: Refused, head: heads.Head = heads.NO_HEAD) -> None:
         """Answers what could not become an exchange, and ends the connection."""
-        exchange = Exchange(self.wire, head._replace(fields={"connection": "close"}), self.peer)
+        told = {name: value for name, value in head.fields.items() if name not in FRAMING}
+        address = self.server.identify(self.peer, told)
+        exchange = Exchange(self.wire, head._replace(fields={**told, "connection": "close"}), address)
         if self._finish(exchange, self._refuse(refused), refused.reason, time.monotonic()):
             self.wire.linger()
 
@@ -737,20 +771,26 @@ class Connection(socketserver.BaseRequestHandler):
 
     def _finish(self, exchange: Exchange, answer: Answer, reason: str, began: float) -> bool:
         """Sends and records; says whether the answer went out whole."""
-        whole = False
+        whole, status, reason = self._send(exchange, answer, reason)
+        self._record(exchange, status, reason, began)
+        return whole
+
+    def _send(self, exchange: Exchange, answer: Answer, reason: str) -> tuple[bool, int, str]:
+        """Whether the answer went out whole, its status, and the reason if it is a refusal."""
         try:
             exchange.send(answer, self.server.common_headers())
-            whole = True
         except Disconnected:
-            reason = reason or "client-gone"
-        except Exception as error:  # noqa: BLE001  # of the source of a stream
-            reason = reason or "answer-broken"
-            self._report(error, refusal(error), exchange)
+            return False, answer.status, reason or "client-gone"
+        except Exception as error:  # noqa: BLE001  # of the body's source
+            refused = refusal(error)
+            self._report(error, refused, exchange)
+            if exchange.begun:
+                return False, answer.status, reason or "answer-broken"
+            return self._send(exchange, self._refuse(refused), refused.reason)
         finally:
             if not isinstance(answer.body, bytes):
                 answer.body.close()
-            self._record(exchange, answer.status, reason, began)
-        return whole
+        return True, answer.status, reason
 
     def _report(self, error: Exception, refused: Refused, exchange: Exchange) -> None:
         """What an operator must see in full, and a client must not: faults of the storage and of ours."""
@@ -803,6 +843,8 @@ class StorageServer(ThreadingHTTPServer):
     ) -> None:
         self.site, self.log, self.metrics, self.identify = site, log, metrics, identify
         self.tls, self.limits, self.max_connections = tls, limits, max_connections
+        if tls is not None:  # `stop` ends the reading half of idle connections: no error, and no alert to the client
+            tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # Python 3.10
         self.stopping = False
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
@@ -871,7 +913,7 @@ class StorageServer(ThreadingHTTPServer):
             for connection in self._open:
                 if connection.idle:
                     with contextlib.suppress(OSError):  # it may have gone by itself
-                        connection.request.shutdown(socket.SHUT_RD)
+                        socket.socket.shutdown(connection.request, socket.SHUT_RD)  # not SSLSocket's, which unwraps
             return self._changed.wait_for(lambda: not self._open, seconds)
 
 
@@ -1636,8 +1678,17 @@ def initialize(path: str, environment: Mapping[str, str], scheme: str) -> None:
     print_example(config, f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}")
 
 
-def serve(config: Config, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+def warnings(config: Config, path: str) -> Iterator[str]:
+    """What works, but should not stay so."""
+    if len(signing_secret(config).encode()) < 32:
+        yield "jwt_secret is shorter than 32 bytes: it can be guessed from a token"
+    if config.driver == "local" and Path(config.local.storage_path).resolve() in Path(path).resolve().parents:
+        yield f"{path} lies in the storage: everybody can download the secret"
+
+
+def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Runs until SIGTERM or SIGINT; a second signal ends at once."""
+    config = load_config(path)
     log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")))
     address = listen_address(environment)
     tls = tls_context(options.ssl_directory)
@@ -1645,8 +1696,8 @@ def serve(config: Config, options: argparse.Namespace, environment: Mapping[str,
         server = build_server(config, address, options.files_directory, tls, log)
     except (OSError, OverflowError) as error:
         raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
-    if len(signing_secret(config).encode()) < 32:
-        log.event("warning", text="jwt_secret is shorter than 32 bytes: it can be guessed from a token")
+    for text in warnings(config, path):
+        log.event("warning", text=text)
     stopper = threading.Thread(target=server.stop)
 
     def stop(number: int, _frame: object) -> None:
@@ -1677,7 +1728,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         except ValueError as error:
             raise ConfigError(f"--generate-jwt-token {options.generate_jwt_token!r}: {error}") from None
     else:
-        return serve(load_config(path), options, environment)
+        return serve(path, options, environment)
     return 0
 
 

@@ -333,9 +333,10 @@ REFUSED_TOKENS = [
     ("token-no-email", f"Bearer {token('', sub='somebody')}"),
     ("token-bad-email", "Bearer " + token("a@b\n", sub="somebody")),
 ]
+REFUSED_TOKEN_IDS = [f"{number}-{reason}" for number, (reason, _) in enumerate(REFUSED_TOKENS)]  # the tokens hold times
 
 
-@pytest.mark.parametrize(("reason", "credential"), REFUSED_TOKENS)
+@pytest.mark.parametrize(("reason", "credential"), REFUSED_TOKENS, ids=REFUSED_TOKEN_IDS)
 def test_a_refused_token(desk: Desk, reason: str, credential: Optional[str]) -> None:
     """AU-2, AU-3, AU-4: always the same words, so that nobody learns how near a guess was."""
     lines = [] if credential is None else [f"Authorization: {credential}"]
@@ -344,7 +345,7 @@ def test_a_refused_token(desk: Desk, reason: str, credential: Optional[str]) -> 
     assert told.fields["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize(("reason", "credential"), REFUSED_TOKENS)
+@pytest.mark.parametrize(("reason", "credential"), REFUSED_TOKENS, ids=REFUSED_TOKEN_IDS)
 @pytest.mark.parametrize("route", ["/upload", "/v1/file"])
 def test_no_upload_without_a_good_token(desk: Desk, route: str, reason: str, credential: Optional[str]) -> None:
     """AU-5"""

@@ -106,6 +106,13 @@ def test_content_and_sidecar_lie_where_other_tools_look(storage: Storage) -> Non
     storage.assert_tidy()
 
 
+def test_the_etag_comes_from_our_clock(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's ticks every few milliseconds, and two uploads may fit between two ticks."""
+    monkeypatch.setattr("kcistorage_parts.local.time.time_ns", lambda: 0x123456789ABCDEF)
+    assert storage.put(OLD) == '"123456789abcdef-b"'
+    assert storage.content.stat().st_mtime_ns == 0x123456789ABCDEF
+
+
 def test_every_tag_is_a_line_in_its_order(storage: Storage) -> None:
     with storage.driver.create(KEY) as incoming:
         incoming.commit(KEY, "text/plain", [("owner", "ü@example.org"), ("retention", "6m"), ("a.b", "")])
@@ -401,6 +408,22 @@ def test_an_error_of_any_system_call(scene: Callable[[Storage], None], tmp_path:
     assert outcomes == {(errno.ENOSPC, before), (errno.ENOSPC, NEW), (None, NEW)}
 
 
+def test_no_room_for_the_last_name_is_no_failure(storage: Storage, system: System) -> None:
+    """After the rename of the content the object is stored; a refusal would make the client send it again."""
+
+    def fill_the_disk(name: str) -> None:
+        if system.calls[-1] == ("rename", str(storage.headers)):
+            raise OSError(errno.ENOSPC, "injected")
+
+    system.before = fill_the_disk
+    storage.put(OLD)
+    assert storage.get() == storage.get(storage.driver) == OLD
+    system.before = lambda name: None
+    storage.put(NEW)
+    assert storage.get() == NEW
+    storage.assert_tidy()
+
+
 @pytest.mark.parametrize("most", [1, 7])
 def test_a_write_that_takes_only_a_part_is_continued(storage: Storage, system: System, most: int) -> None:
     """write(2) may do so at any time; a sidecar cut short would lose its ETag, and with it the object its type."""
@@ -570,6 +593,7 @@ def test_folders_that_vanish_again_and_again_are_an_error(storage: Storage, syst
 def test_commits_of_one_key_wait_for_each_other(storage: Storage, system: System) -> None:
     """From the first byte of a sidecar to its last name: else two of them would write into one .next."""
     first_renames, second_waits = threading.Event(), threading.Event()
+    between: list[Optional[Version]] = []
 
     def watch(name: str) -> None:
         if name == "rename" and not first_renames.is_set():
@@ -577,6 +601,8 @@ def test_commits_of_one_key_wait_for_each_other(storage: Storage, system: System
             assert second_waits.wait(10)
         elif first_renames.is_set() and system.calls[-1] == ("flock", str(storage.next)):
             second_waits.set()
+        elif system.calls[-1] == ("rename", str(storage.content)):
+            between.append(storage.get(storage.driver))
 
     first = threading.Thread(target=lambda: storage.put(OLD))
     second = threading.Thread(target=lambda: storage.put(NEW, LocalDriver(str(storage.folder))))
@@ -586,6 +612,7 @@ def test_commits_of_one_key_wait_for_each_other(storage: Storage, system: System
     second.start()
     first.join(10)
     second.join(10)
+    assert between == [OLD]
     assert storage.get() == NEW
     storage.assert_tidy()
 
