@@ -61,7 +61,7 @@ help: ## this list
 
 # exec: the server gets the signals itself, and Ctrl-C ends it as it should end.
 run: $(RUN_VENV)/installed ## the server on port 3000 (KCI_STORAGE_PORT), with a config.toml of its own at first
-	@test -e "$${KCI_STORAGE_CONFIG:-config.toml}" || $(RUN_VENV)/bin/python kcistorage.py --init
+	@$(RUN_VENV)/bin/python kcistorage.py --init $(ARGS)
 	@exec $(RUN_VENV)/bin/python kcistorage.py $(ARGS)
 
 # Servers of different tests have ports and folders of their own. Eight at a time: more would only wait for the disk.

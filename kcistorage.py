@@ -447,7 +447,7 @@ class Wire:
         self.socket.close()
 
     def _take_leave(self) -> None:
-        """RFC 9112 9.8: a client of TLS must be able to tell an end from a cut. Its own close_notify is not waited for."""
+        """RFC 9112 9.8: TLS tells the end from a cut. The close_notify of the peer is not waited for."""
         if isinstance(self.socket, ssl.SSLSocket):
             with contextlib.suppress(OSError, ValueError):
                 self.socket.settimeout(0)

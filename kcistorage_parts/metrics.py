@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import socket
 from bisect import bisect_left
 from collections import defaultdict
@@ -28,7 +29,6 @@ from itertools import accumulate
 from threading import Lock
 from typing import NamedTuple, Optional
 
-import psutil
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -62,8 +62,10 @@ class FileSystem(NamedTuple):
 def _mounts() -> dict[str, str]:
     """Mount point -> device, containers' overlays too. Of several mounts on one point the last is the visible one."""
     try:
+        import psutil  # not above: it is compiled, and a server in one file (`make pyz`) has to do without
+
         return {mount.mountpoint: mount.device for mount in psutil.disk_partitions(all=True)}
-    except OSError:  # a sandbox without /proc: its disks are to be reported all the same
+    except (ImportError, OSError):  # or a sandbox without /proc: its disks are to be reported all the same
         return {}
 
 
@@ -86,7 +88,7 @@ def file_systems(paths: Mapping[str, str]) -> Iterator[FileSystem]:
     seen: set[object] = set()
     for label, path in paths.items():
         try:
-            number, usage = os.stat(path).st_dev, psutil.disk_usage(path)
+            number, usage = os.stat(path).st_dev, shutil.disk_usage(path)
         except OSError:
             continue
         mount_point = _mount_point(path, mounts)

@@ -8,7 +8,6 @@ import hmac
 import json
 import math
 import re
-import timeit
 import warnings
 from typing import Optional
 
@@ -477,17 +476,3 @@ def test_permission_is_a_prefix(key: str, entries: list[tuple[str, list[str]]]) 
     mine = [prefix.lstrip("/") for name, prefixes in entries if name == "x" for prefix in prefixes]
     bare = key.lstrip("/")
     assert may_upload("x", key, users) == (not entries or any(bare[: len(prefix)] == prefix for prefix in mine))
-
-
-# ---- Cost
-
-
-def test_a_token_seen_before_is_cheap() -> None:
-    """Measured on an idle machine: 23 µs for a new token, 0.8 µs for one seen before."""
-
-    def seconds(texts: list[str]) -> float:
-        tokens._signed_claims.cache_clear()
-        return timeit.timeit(lambda: [verify(text, (OTHER, SECRET), NOW) for text in texts], number=1)
-
-    new = [token({"email": EMAIL, "n": number}) for number in range(200)]
-    assert 4 * min(seconds(new[:1] * 200) for _ in range(5)) < min(seconds(new) for _ in range(5))
