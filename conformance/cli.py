@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 
 from conformance import VERSION
 from conformance.core import baseline, plugin, report, spec
-from conformance.core.plugin import Options, Run
+from conformance.core.plugin import LIMITS, TIMINGS, Options, Run
 from conformance.core.verdict import Exit, Result, Verdict, exit_code
 from conformance.core.wire import Target
 from conformance.kernelci import SUITE
@@ -33,8 +33,7 @@ SECRETS = {
     "secret": "the secret of the server, for tokens that only it could mint",
 }
 CAPABILITIES = ("list", "archive", "challenge", "useragent", "expiry", "subnets", "direct")
-TIMINGS = {"lock_wait": 30.0, "idle": 60.0}
-LIMITS = {"upload": 4 << 30, "member": 512 << 20, "files": 10_000}
+VERB_NAMES = "list, explain, replay, diff, compare, matrix, profiles, protocol, freeze, selftest"
 
 
 class Misused(Exception):
@@ -81,6 +80,13 @@ def _target(url: str, arguments: argparse.Namespace) -> Target:
         raise Misused(str(error)) from None
 
 
+def _required(names: Sequence[str]) -> Sequence[str]:
+    unknown = [name for name in names if name not in CAPABILITIES]
+    if unknown:
+        raise Misused(f"--require {unknown[0]}: one of {', '.join(CAPABILITIES)}")
+    return names
+
+
 def _options(arguments: argparse.Namespace, url: str) -> Options:
     """Everything the caller says, as the runner needs it. Raises Misused."""
     target = _target(url, arguments)
@@ -110,13 +116,6 @@ def _options(arguments: argparse.Namespace, url: str) -> Options:
         retry=not arguments.no_retry,
         requirements=spec.frozen(arguments.requirements) if arguments.requirements else None,
     )
-
-
-def _required(names: Sequence[str]) -> Sequence[str]:
-    unknown = [name for name in names if name not in CAPABILITIES]
-    if unknown:
-        raise Misused(f"--require {unknown[0]}: one of {', '.join(CAPABILITIES)}")
-    return names
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -206,7 +205,7 @@ def _write(arguments: argparse.Namespace, made: report.Report) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Judges one server."""
-    parser = argparse.ArgumentParser(prog="conformance", description=__doc__, epilog=f"Verbs: {', '.join(VERBS)}.")
+    parser = argparse.ArgumentParser(prog="conformance", description=__doc__, epilog=f"Verbs: {VERB_NAMES}.")
     parser.add_argument("url")
     _add_options(parser)
     arguments = parser.parse_args(argv)
@@ -289,6 +288,11 @@ def profiles(argv: Sequence[str]) -> int:
     return Exit.CONFORMANT
 
 
+def _mentions(text: list[str], page_id: str) -> list[int]:
+    name = re.compile(rf"\b{page_id}(?![0-9])")
+    return [number for number, line in enumerate(text, 1) if name.search(line)]
+
+
 def matrix(argv: Sequence[str]) -> int:
     """Clause -> checks -> faults -> places in the code that name the clause."""
     parser = argparse.ArgumentParser(prog="conformance matrix", description=matrix.__doc__)
@@ -307,11 +311,6 @@ def matrix(argv: Sequence[str]) -> int:
         if sources:
             print(f"  code    {', '.join(places) or 'none'}")
     return Exit.CONFORMANT
-
-
-def _mentions(text: list[str], page_id: str) -> list[int]:
-    name = re.compile(rf"\b{page_id}(?![0-9])")
-    return [number for number, line in enumerate(text, 1) if name.search(line)]
 
 
 def diff(argv: Sequence[str]) -> int:

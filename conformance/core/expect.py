@@ -36,6 +36,14 @@ def status(response: Response, *allowed: int, context: str = "") -> Response:
     return response
 
 
+def _short(value: object) -> str:
+    shown = repr(value)
+    if len(shown) <= 160:
+        return shown
+    size = f" ({len(value)} bytes)" if isinstance(value, (bytes, str)) else ""
+    return shown[:150] + "…" + size
+
+
 def equal(came: T, allowed: T, context: str) -> T:
     that(came == allowed, _short(allowed), _short(came), context)
     return came
@@ -61,11 +69,6 @@ def text(response: Response, allowed: str, context: str = "") -> None:
     equal(response.text.rstrip("\r\n"), allowed, context or "the body")
 
 
-def body(response: Response, allowed: bytes, context: str = "the content") -> None:
-    if response.body != allowed:
-        raise Violation(_short(allowed), difference(allowed, response.body), context)
-
-
 def difference(allowed: bytes, came: bytes) -> str:
     """Where two byte strings part, in few words."""
     at: Optional[int] = next((i for i, pair in enumerate(zip(allowed, came)) if pair[0] != pair[1]), None)
@@ -74,15 +77,12 @@ def difference(allowed: bytes, came: bytes) -> str:
     return f"{len(came)} bytes that differ at {at}: {came[at : at + 16]!r} instead of {allowed[at : at + 16]!r}"
 
 
+def body(response: Response, allowed: bytes, context: str = "the content") -> None:
+    if response.body != allowed:
+        raise Violation(_short(allowed), difference(allowed, response.body), context)
+
+
 def media_type(response: Response) -> tuple[str, str]:
     """Type and parameters of Content-Type, both lower-case."""
     kind, _, parameters = header(response, "Content-Type").partition(";")
     return kind.strip().lower(), parameters.replace(" ", "").lower()
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    if len(shown) <= 160:
-        return shown
-    size = f" ({len(value)} bytes)" if isinstance(value, (bytes, str)) else ""
-    return shown[:150] + "…" + size

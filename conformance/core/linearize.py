@@ -31,6 +31,20 @@ class Zone:
         return self.low < self.high
 
 
+def _conflict(zones: list[Zone]) -> Optional[str]:
+    forward = sorted((zone for zone in zones if zone.forward), key=lambda zone: zone.low)
+    for one, other in zip(forward, forward[1:]):
+        if other.low < one.high:
+            return f"{one.value} and {other.value} were each read before and after the other"
+    for zone in zones:
+        if zone.forward:
+            continue
+        around = next((f for f in forward if f.low < zone.high and zone.low < f.high), None)
+        if around is not None:
+            return f"{around.value} was seen before and after {zone.value}, which was written in between"
+    return None
+
+
 def anomaly(operations: Sequence[Operation]) -> Optional[str]:
     """Why the operations on one key fit no order, None when they do."""
     clusters: dict[str, list[Operation]] = {NOTHING: [Operation(-1, "", True, NOTHING, -FOREVER, -FOREVER)]}
@@ -50,20 +64,6 @@ def anomaly(operations: Sequence[Operation]) -> Optional[str]:
             return f"{value} was read before its write began"
         zones.append(Zone(value, min(m.ended for m in members), max(m.begun for m in members)))
     return _conflict(zones)
-
-
-def _conflict(zones: list[Zone]) -> Optional[str]:
-    forward = sorted((zone for zone in zones if zone.forward), key=lambda zone: zone.low)
-    for one, other in zip(forward, forward[1:]):
-        if other.low < one.high:
-            return f"{one.value} and {other.value} were each read before and after the other"
-    for zone in zones:
-        if zone.forward:
-            continue
-        around = next((f for f in forward if f.low < zone.high and zone.low < f.high), None)
-        if around is not None:
-            return f"{around.value} was seen before and after {zone.value}, which was written in between"
-    return None
 
 
 def anomalies(history: History) -> list[str]:

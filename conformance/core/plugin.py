@@ -29,6 +29,10 @@ from conformance.core.wire import Connection, Target, Unreachable, WireError
 CONFIGURATION = Path(__file__).with_name("inner.ini")
 _LEAKS = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST")
 
+# What the protocol says, for a server that is not configured otherwise: seconds, bytes and files.
+TIMINGS = {"lock_wait": 30.0, "idle": 60.0}
+LIMITS = {"upload": 4 << 30, "member": 512 << 20, "files": 10_000}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,8 +48,8 @@ class Options:
     select: tuple[str, ...] = ()  # slugs or clause ids, with wildcards; empty: all
     objects: tuple[str, ...] = ()  # paths to read in the profile `readonly`
     namespace: str = ""  # folder on the server under which everything is written
-    timings: Mapping[str, float] = field(default_factory=lambda: {"lock_wait": 30.0, "idle": 60.0})
-    limits: Mapping[str, int] = field(default_factory=lambda: {"upload": 4 << 30, "member": 512 << 20, "files": 10_000})
+    timings: Mapping[str, float] = field(default_factory=TIMINGS.copy)
+    limits: Mapping[str, int] = field(default_factory=LIMITS.copy)
     seed: int = 0
     patience: float = 1.0
     examples: int = 60
@@ -73,6 +77,7 @@ class Run:
     capabilities: dict[str, Capability] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     died: bool = False
+    why_died: str = ""
     seconds: float = 0.0
     server: str = ""
 
@@ -91,7 +96,8 @@ class Run:
     def alive(self) -> bool:
         try:
             self.connect(Transcript()).close()
-        except Unreachable:
+        except Unreachable as error:
+            self.why_died = str(error)
             return False
         return True
 

@@ -42,6 +42,24 @@ ORDER = (
 )
 
 
+def _row(run: Run, result: Result) -> Report:
+    clause = run.spec.clauses[result.clause]
+    return {
+        "id": result.id,
+        "check": result.check,
+        "clause": clause.id,
+        "section": clause.section,
+        "level": result.level.value,
+        "sentence": clause.sentence,
+        "upstream": clause.upstream,
+        "verdict": result.verdict.value,
+        "excused": result.excused,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+        "failure": asdict(result.failure) if result.failure is not None else None,
+    }
+
+
 def build(run: Run, code: Exit, stale: list[str], requirements: str) -> Report:
     """The dictionary of one run. Every text in it is already redacted."""
     counts = tally(run.results)
@@ -64,6 +82,7 @@ def build(run: Run, code: Exit, stale: list[str], requirements: str) -> Report:
         "namespace": options.namespace,
         "exit": int(code),
         "verdict": WORDS[code],
+        "died": run.redact(run.why_died) if run.died else "",
         "counts": {verdict.value: counts[verdict] for verdict in Verdict},
         "capabilities": {name: {"state": one.state, "why": one.why} for name, one in sorted(run.capabilities.items())},
         "stale": stale,
@@ -73,24 +92,6 @@ def build(run: Run, code: Exit, stale: list[str], requirements: str) -> Report:
             for clause in run.spec.clauses.values()
             if clause.excluded
         ],
-    }
-
-
-def _row(run: Run, result: Result) -> Report:
-    clause = run.spec.clauses[result.clause]
-    return {
-        "id": result.id,
-        "check": result.check,
-        "clause": clause.id,
-        "section": clause.section,
-        "level": result.level.value,
-        "sentence": clause.sentence,
-        "upstream": clause.upstream,
-        "verdict": result.verdict.value,
-        "excused": result.excused,
-        "reason": result.reason,
-        "seconds": round(result.seconds, 3),
-        "failure": asdict(result.failure) if result.failure is not None else None,
     }
 
 
@@ -137,6 +138,26 @@ _JUNIT = {
 }
 
 
+def _sections(report: Report) -> Iterator[tuple[str, list[Report]]]:
+    grouped: dict[str, list[Report]] = {}
+    for row in report["results"]:
+        grouped.setdefault(row["section"], []).append(row)
+    yield from grouped.items()
+
+
+def _xml(text: str) -> str:
+    # XML 1.0 has no form at all for most control characters.
+    return "".join(char if char in "\t\n" or 32 <= ord(char) < 0xD800 or ord(char) > 0xDFFF else "�" for char in text)
+
+
+def _failure_text(row: Report) -> str:
+    failure = row["failure"]
+    if failure is None:
+        return str(row["reason"])
+    parts = (row["sentence"], f"sent: {failure['sent']}", f"allowed: {failure['allowed']}", f"came: {failure['came']}")
+    return "\n".join((*parts, f"again: {failure['curl']}", *failure["transcript"]))
+
+
 def junit(report: Report) -> str:
     """JUnit XML: a suite a section. A warning is a pass with its reason in system-out; an excused failure skips."""
     root = ElementTree.Element("testsuites", name=report["suite"]["title"], time=str(report["seconds"]))
@@ -158,57 +179,11 @@ def junit(report: Report) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _xml(text: str) -> str:
-    # XML 1.0 has no form at all for most control characters.
-    return "".join(char if char in "\t\n" or 32 <= ord(char) < 0xD800 or ord(char) > 0xDFFF else "�" for char in text)
-
-
-def _failure_text(row: Report) -> str:
-    failure = row["failure"]
-    if failure is None:
-        return str(row["reason"])
-    parts = (row["sentence"], f"sent: {failure['sent']}", f"allowed: {failure['allowed']}", f"came: {failure['came']}")
-    return "\n".join((*parts, f"again: {failure['curl']}", *failure["transcript"]))
-
-
-def _sections(report: Report) -> Iterator[tuple[str, list[Report]]]:
-    grouped: dict[str, list[Report]] = {}
-    for row in report["results"]:
-        grouped.setdefault(row["section"], []).append(row)
-    yield from grouped.items()
-
-
 # -------------------------------------------------------------------------------------------------------- terminal
 
 
-def summary(report: Report, *, colour: bool) -> str:
-    """What a person understands at a glance."""
-    target = report["target"]
-    server = f" ({target['server']})" if target["server"] else ""
-    facts = f"profile {report['profile']} · seed {report['seed']:x} · {report['seconds']:.1f} s"
-    out = ["", f"{report['suite']['title']} · {target['url']}{server} · {facts}", ""]
-    for section, rows in _sections(report):
-        judged = [row for row in rows if row["verdict"] not in ("unsupported", "untestable")]
-        good = sum(row["verdict"] in ("pass", "info") for row in judged)
-        bar = ("█" * round(20 * good / len(judged))).ljust(20, "░") if judged else "·" * 20
-        out.append(f"  {section:22} {bar} {good:3}/{len(judged):<3} {_beside(rows)}".rstrip())
-    out += ["", *_failures(report, colour=colour)]
-    silent = [row for row in report["results"] if row["verdict"] in ("unsupported", "untestable")]
-    for reason in dict.fromkeys(row["reason"] for row in silent):
-        same = [row["check"] for row in silent if row["reason"] == reason]
-        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
-        out.append(f"  not judged: {same[0]}{more}: {reason}")
-    out += [f"  stale in the baseline: {check} passes" for check in report["stale"]]
-    counts = " · ".join(f"{count} {word}" for word, count in report["counts"].items() if count)
-    good = report["exit"] == Exit.CONFORMANT
-    word = _coloured(report["verdict"].upper(), "32" if good else "31", colour)
-    return "\n".join([*out, "", f"{word}  {counts}  (exit {report['exit']})", ""])
-
-
-def _beside(rows: list[Report]) -> str:
-    others = [word.value for word in ORDER if word not in (Verdict.PASS, Verdict.INFO)]
-    counted = ((word, sum(row["verdict"] == word for row in rows)) for word in others)
-    return " ".join(f"{count} {word}" for word, count in counted if count)
+def _coloured(text: str, code: str, colour: bool) -> str:
+    return f"\x1b[1;{code}m{text}\x1b[0m" if colour else text
 
 
 def _failures(report: Report, *, colour: bool) -> Iterator[str]:
@@ -230,8 +205,35 @@ def _failures(report: Report, *, colour: bool) -> Iterator[str]:
         yield ""
 
 
-def _coloured(text: str, code: str, colour: bool) -> str:
-    return f"\x1b[1;{code}m{text}\x1b[0m" if colour else text
+def _beside(rows: list[Report]) -> str:
+    others = [word.value for word in ORDER if word not in (Verdict.PASS, Verdict.INFO)]
+    counted = ((word, sum(row["verdict"] == word for row in rows)) for word in others)
+    return " ".join(f"{count} {word}" for word, count in counted if count)
+
+
+def summary(report: Report, *, colour: bool) -> str:
+    """What a person understands at a glance."""
+    target = report["target"]
+    server = f" ({target['server']})" if target["server"] else ""
+    facts = f"profile {report['profile']} · seed {report['seed']:x} · {report['seconds']:.1f} s"
+    out = ["", f"{report['suite']['title']} · {target['url']}{server} · {facts}", ""]
+    for section, rows in _sections(report):
+        judged = [row for row in rows if row["verdict"] not in ("unsupported", "untestable")]
+        good = sum(row["verdict"] in ("pass", "info") for row in judged)
+        bar = ("█" * round(20 * good / len(judged))).ljust(20, "░") if judged else "·" * 20
+        out.append(f"  {section:22} {bar} {good:3}/{len(judged):<3} {_beside(rows)}".rstrip())
+    out += ["", *_failures(report, colour=colour)]
+    silent = [row for row in report["results"] if row["verdict"] in ("unsupported", "untestable")]
+    for reason in dict.fromkeys(row["reason"] for row in silent):
+        same = [row["check"] for row in silent if row["reason"] == reason]
+        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        out.append(f"  not judged: {same[0]}{more}: {reason}")
+    out += [f"  {report['died']}"] if report["died"] else []
+    out += [f"  stale in the baseline: {check} passes" for check in report["stale"]]
+    counts = " · ".join(f"{count} {word}" for word, count in report["counts"].items() if count)
+    good = report["exit"] == Exit.CONFORMANT
+    word = _coloured(report["verdict"].upper(), "32" if good else "31", colour)
+    return "\n".join([*out, "", f"{word}  {counts}  (exit {report['exit']})", ""])
 
 
 # ----------------------------------------------------------------------------------------------------------- diffs
@@ -272,6 +274,84 @@ def comparison(reports: list[Report]) -> str:
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
+def _silent(report: Report) -> str:
+    grouped: dict[str, list[str]] = {}
+    for row in report["results"]:
+        if row["verdict"] in ("unsupported", "untestable"):
+            grouped.setdefault(f"{row['verdict']}: {row['reason']}", []).append(row["check"])
+    items = (
+        f"<li><b>{html.escape(reason)}</b><br><span class=quiet>{html.escape(', '.join(checks))}</span></li>"
+        for reason, checks in grouped.items()
+    )
+    return "".join(items) or "<li>Everything that was selected was judged.</li>"
+
+
+def _count(word: str, count: int) -> str:
+    return f'<li class="{word}"><b>{count}</b> {word}</li>' if count else ""
+
+
+def _tile(section: str, rows: list[Report]) -> str:
+    anchor = html.escape(section.replace(" ", "-"))
+    counted = [(word.value, sum(row["verdict"] == word.value for row in rows)) for word in reversed(ORDER)]
+    bars = "".join(
+        f'<i class="{word}" style="flex:{count}" title="{count} {word}"></i>' for word, count in counted if count
+    )
+    good = sum(row["verdict"] in ("pass", "info") for row in rows)
+    return (
+        f'<a class=tile href="#{anchor}"><span>{html.escape(section)}</span>'
+        f"<span class=number>{good}/{len(rows)}</span><span class=bar>{bars}</span></a>"
+    )
+
+
+def _prose(text: str) -> str:
+    """Backticks become code."""
+    pieces = html.escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces))
+
+
+def _table(section: str, rows: list[Report]) -> str:
+    anchor = html.escape(section.replace(" ", "-"))
+    lines = "".join(
+        f'<tr class="{row["verdict"]}"><td>{row["clause"]}<br><small>{row["level"]}</small></td>'
+        f"<td>{_prose(row['sentence'])}<br><code>{html.escape(row['check'])}</code></td>"
+        f'<td><span class="chip {row["verdict"]}">{row["verdict"]}</span></td></tr>'
+        for row in rows
+    )
+    return f'<h3 id="{anchor}">{html.escape(section)}</h3><table>{lines}</table>'
+
+
+def _excluded(row: Report) -> str:
+    reason = f"<span class=quiet>{html.escape(row['reason'])}</span>"
+    return f"<li><b>{row['clause']}</b> {_prose(row['sentence'])} {reason}</li>"
+
+
+def _finding(row: Report) -> str:
+    failure = row["failure"] or {"sent": "", "allowed": "", "came": row["reason"], "curl": "", "transcript": []}
+    upstream = f"<p class=quiet>kernelci-storage 0.2.1 {html.escape(row['upstream'])}.</p>" if row["upstream"] else ""
+    excused = " · excused by the baseline" if row["excused"] else ""
+    facts = "".join(
+        f"<dt>{name}</dt><dd><pre>{html.escape(str(failure[key]))}</pre></dd>"
+        for name, key in (("Sent", "sent"), ("Allowed", "allowed"), ("Came", "came"), ("Again", "curl"))
+        if failure[key]
+    )
+    raw = html.escape("\n".join(failure["transcript"]))
+    more = f"<details><summary>Bytes on the wire</summary><pre>{raw}</pre></details>" if raw else ""
+    return (
+        f'<article class="finding {row["verdict"]}" id="check-{html.escape(row["check"])}">'
+        f'<h3><span class="chip {row["verdict"]}">{row["verdict"]}</span> {html.escape(row["check"])}</h3>'
+        f"<p><b>{row['clause']} {row['level']}</b>{excused} — {_prose(row['sentence'])}</p>{upstream}"
+        f"<dl>{facts}</dl>{more}</article>"
+    )
+
+
+def _findings(report: Report) -> list[Report]:
+    rank = [verdict.value for verdict in ORDER]
+    worth = rank[: rank.index("warn") + 1]
+    return sorted(
+        (row for row in report["results"] if row["verdict"] in worth), key=lambda row: rank.index(row["verdict"])
+    )
+
+
 def page(report: Report) -> str:
     """One file without any other: readable on a phone, in the dark, on paper, and without scripts."""
     good = report["exit"] == Exit.CONFORMANT
@@ -299,81 +379,3 @@ def page(report: Report) -> str:
     for name, value in parts.items():
         text = text.replace("{{" + name + "}}", value)
     return text
-
-
-def _count(word: str, count: int) -> str:
-    return f'<li class="{word}"><b>{count}</b> {word}</li>' if count else ""
-
-
-def _tile(section: str, rows: list[Report]) -> str:
-    anchor = html.escape(section.replace(" ", "-"))
-    counted = [(word.value, sum(row["verdict"] == word.value for row in rows)) for word in reversed(ORDER)]
-    bars = "".join(
-        f'<i class="{word}" style="flex:{count}" title="{count} {word}"></i>' for word, count in counted if count
-    )
-    good = sum(row["verdict"] in ("pass", "info") for row in rows)
-    return (
-        f'<a class=tile href="#{anchor}"><span>{html.escape(section)}</span>'
-        f"<span class=number>{good}/{len(rows)}</span><span class=bar>{bars}</span></a>"
-    )
-
-
-def _findings(report: Report) -> list[Report]:
-    rank = [verdict.value for verdict in ORDER]
-    worth = rank[: rank.index("warn") + 1]
-    return sorted(
-        (row for row in report["results"] if row["verdict"] in worth), key=lambda row: rank.index(row["verdict"])
-    )
-
-
-def _finding(row: Report) -> str:
-    failure = row["failure"] or {"sent": "", "allowed": "", "came": row["reason"], "curl": "", "transcript": []}
-    upstream = f"<p class=quiet>kernelci-storage 0.2.1 {html.escape(row['upstream'])}.</p>" if row["upstream"] else ""
-    excused = " · excused by the baseline" if row["excused"] else ""
-    facts = "".join(
-        f"<dt>{name}</dt><dd><pre>{html.escape(str(failure[key]))}</pre></dd>"
-        for name, key in (("Sent", "sent"), ("Allowed", "allowed"), ("Came", "came"), ("Again", "curl"))
-        if failure[key]
-    )
-    raw = html.escape("\n".join(failure["transcript"]))
-    more = f"<details><summary>Bytes on the wire</summary><pre>{raw}</pre></details>" if raw else ""
-    return (
-        f'<article class="finding {row["verdict"]}" id="check-{html.escape(row["check"])}">'
-        f'<h3><span class="chip {row["verdict"]}">{row["verdict"]}</span> {html.escape(row["check"])}</h3>'
-        f"<p><b>{row['clause']} {row['level']}</b>{excused} — {_prose(row['sentence'])}</p>{upstream}"
-        f"<dl>{facts}</dl>{more}</article>"
-    )
-
-
-def _silent(report: Report) -> str:
-    grouped: dict[str, list[str]] = {}
-    for row in report["results"]:
-        if row["verdict"] in ("unsupported", "untestable"):
-            grouped.setdefault(f"{row['verdict']}: {row['reason']}", []).append(row["check"])
-    items = (
-        f"<li><b>{html.escape(reason)}</b><br><span class=quiet>{html.escape(', '.join(checks))}</span></li>"
-        for reason, checks in grouped.items()
-    )
-    return "".join(items) or "<li>Everything that was selected was judged.</li>"
-
-
-def _table(section: str, rows: list[Report]) -> str:
-    anchor = html.escape(section.replace(" ", "-"))
-    lines = "".join(
-        f'<tr class="{row["verdict"]}"><td>{row["clause"]}<br><small>{row["level"]}</small></td>'
-        f"<td>{_prose(row['sentence'])}<br><code>{html.escape(row['check'])}</code></td>"
-        f'<td><span class="chip {row["verdict"]}">{row["verdict"]}</span></td></tr>'
-        for row in rows
-    )
-    return f'<h3 id="{anchor}">{html.escape(section)}</h3><table>{lines}</table>'
-
-
-def _excluded(row: Report) -> str:
-    reason = f"<span class=quiet>{html.escape(row['reason'])}</span>"
-    return f"<li><b>{row['clause']}</b> {_prose(row['sentence'])} {reason}</li>"
-
-
-def _prose(text: str) -> str:
-    """Backticks become code."""
-    pieces = html.escape(text).split("`")
-    return "".join(f"<code>{piece}</code>" if number % 2 else piece for number, piece in enumerate(pieces))

@@ -46,6 +46,16 @@ class Spec:
         return next((clause for clause in self.clauses.values() if slug in clause.checks), None)
 
 
+def _clause(row: dict[str, Any]) -> Clause:
+    known = {"id", "level", "section", "sentence", "checks", "excluded", "upstream"}
+    if set(row) - known:
+        raise ValueError(f"{row['id']}: unknown keys {sorted(set(row) - known)}")
+    if bool(row.get("checks")) == bool(row.get("excluded")):
+        raise ValueError(f"{row['id']}: needs either checks or the reason why it has none")
+    values = {**row, "level": Level(row["level"]), "checks": tuple(row.get("checks", ()))}
+    return Clause(**values)
+
+
 def load(path: Path) -> Spec:
     """Raises ValueError for an unknown key, a repeated id, or a clause with neither checks nor a reason."""
     data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -58,16 +68,6 @@ def load(path: Path) -> Spec:
     return Spec(data["protocol"], data["title"], clauses)
 
 
-def _clause(row: dict[str, Any]) -> Clause:
-    known = {"id", "level", "section", "sentence", "checks", "excluded", "upstream"}
-    if set(row) - known:
-        raise ValueError(f"{row['id']}: unknown keys {sorted(set(row) - known)}")
-    if bool(row.get("checks")) == bool(row.get("excluded")):
-        raise ValueError(f"{row['id']}: needs either checks or the reason why it has none")
-    values = {**row, "level": Level(row["level"]), "checks": tuple(row.get("checks", ()))}
-    return Clause(**values)
-
-
 def frozen(name: str) -> dict[str, Level]:
     """A frozen requirement set: clause id -> level. Raises FileNotFoundError."""
     data = tomllib.loads((FOLDER / "frozen" / f"{name}.toml").read_text(encoding="utf-8"))
@@ -78,21 +78,6 @@ def freeze(spec: Spec) -> str:
     """The text of a frozen set that holds all clauses of today."""
     lines = [f'protocol = "{spec.protocol}"', "", "[clauses]"]
     return "\n".join(lines + [f'"{clause.id}" = "{clause.level.value}"' for clause in spec.clauses.values()]) + "\n"
-
-
-def page(specs: list[Spec]) -> str:
-    """PROTOCOL.md: the human form of the tables."""
-    out = ["<!-- Generated from conformance/spec by `python -m conformance protocol`; edit the tables. -->", ""]
-    for spec in specs:
-        out += [f"# {spec.title}", "", _legend(spec), ""]
-        section = ""
-        for clause in spec.clauses.values():
-            if clause.section != section:
-                section = clause.section
-                out += ["", f"## {section}", "", "| clause | level | rule | checks |", "|---|---|---|---|"]
-            out.append(_row(clause))
-        out.append("")
-    return "\n".join(out)
 
 
 def _legend(spec: Spec) -> str:
@@ -109,3 +94,18 @@ def _row(clause: Clause) -> str:
         rule += f" **≠** {clause.upstream}"
     checks = "<br>".join(f"`{slug}`" for slug in clause.checks) or f"*not judged: {clause.excluded}*"
     return f"| {clause.id} | {clause.level.value} | {rule} | {checks} |"
+
+
+def page(specs: list[Spec]) -> str:
+    """PROTOCOL.md: the human form of the tables."""
+    out = ["<!-- Generated from conformance/spec by `python -m conformance protocol`; edit the tables. -->", ""]
+    for spec in specs:
+        out += [f"# {spec.title}", "", _legend(spec), ""]
+        section = ""
+        for clause in spec.clauses.values():
+            if clause.section != section:
+                section = clause.section
+                out += ["", f"## {section}", "", "| clause | level | rule | checks |", "|---|---|---|---|"]
+            out.append(_row(clause))
+        out.append("")
+    return "\n".join(out)

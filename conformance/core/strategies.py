@@ -19,6 +19,12 @@ class _BudgetSpent(BaseException):
     """Leaves Hypothesis at once; a BaseException, because it must not count as one more failure."""
 
 
+def _with_case(error: Exception, case: object) -> Violation:
+    if isinstance(error, Violation):
+        return Violation(error.allowed, error.came, f"{error.context} with {case!r}".strip())
+    return Violation("an answer", str(error), f"with {case!r}")
+
+
 def explore(cases: st.SearchStrategy[Case], body: Callable[[Case], None], *, examples: int, with_seed: int) -> None:
     """Runs `body` on generated cases and raises the smallest failure found, within three requests an example."""
     budget = 3 * examples
@@ -59,13 +65,11 @@ def explore(cases: st.SearchStrategy[Case], body: Callable[[Case], None], *, exa
         raise last[0]
 
 
-def _with_case(error: Exception, case: object) -> Violation:
-    if isinstance(error, Violation):
-        return Violation(error.allowed, error.came, f"{error.context} with {case!r}".strip())
-    return Violation("an answer", str(error), f"with {case!r}")
-
-
 # --------------------------------------------------------------------------------------------------------- ranges
+
+
+def _sendable(text: str) -> bool:
+    return text == text.strip() and bool(text) and all(ord(char) < 256 for char in text)
 
 
 def range_headers(size: int) -> st.SearchStrategy[str]:
@@ -80,10 +84,6 @@ def range_headers(size: int) -> st.SearchStrategy[str]:
     joined = st.builds(lambda items, comma: comma.join(items), specs, st.sampled_from([",", ", ", ",,"]))
     unit = st.sampled_from(["bytes="] * 12 + ["items=", "bytes", "", "bytes ="])
     return st.builds("{}{}".format, unit, joined).filter(_sendable)
-
-
-def _sendable(text: str) -> bool:
-    return text == text.strip() and bool(text) and all(ord(char) < 256 for char in text)
 
 
 # ----------------------------------------------------------------------------------------------------- conditions

@@ -47,40 +47,6 @@ class Event(NamedTuple):
         return shown
 
 
-@dataclass
-class Transcript:
-    """The events of one check, in order. Appending is safe from several threads."""
-
-    started: float = field(default_factory=time.monotonic)
-    events: list[Event] = field(default_factory=list)
-    request: Optional[tuple[str, bytes]] = None  # base URL and bytes of the last request sent
-
-    def add(self, connection: int, direction: str, data: bytes) -> None:
-        digest = hashlib.sha256(data).hexdigest() if len(data) > SHOWN_BYTES else ""
-        since = time.monotonic() - self.started
-        self.events.append(Event(since, connection, direction, data[:KEPT_BYTES], len(data), digest))
-
-    def note(self, text: str) -> None:
-        self.add(0, "!", text.encode())
-
-    def lines(self, redact: Redactor) -> list[str]:
-        out: list[str] = []
-        for event in self.events:
-            head = f"{event.seconds * 1000:9.1f} ms  #{event.connection} {event.direction} "
-            out += [head + line for line in redact(event.text()).replace("\r\n", "\n").split("\n")]
-        return out
-
-    def curl(self, redact: Redactor) -> str:
-        """A shell line that sends the last request again; empty when nothing was sent."""
-        if self.request is None:
-            return ""
-        base, data = self.request
-        if len(data) > KEPT_BYTES:
-            return f"# the request has {len(data)} bytes: use `replay`"
-        # The name of a secret stands inside single quotes, where a shell would not look it up.
-        return _QUOTED_SECRET.sub(r"""'"$\1"'""", redact(_curl(base, data)))
-
-
 def _piped(data: bytes) -> str:
     # Printable text is shown as it is; anything else travels as base64, which every shell carries unharmed.
     if all(32 <= byte < 127 for byte in data):
@@ -113,3 +79,37 @@ def _curl(base: str, data: bytes) -> str:
         options.append("--data-binary @-")
     line = f"curl -sS -i --max-time 20 --path-as-is {' '.join(options)} {shlex.quote(base + words[1])}"
     return f"{_piped(body)} | {line}" if body else line
+
+
+@dataclass
+class Transcript:
+    """The events of one check, in order. Appending is safe from several threads."""
+
+    started: float = field(default_factory=time.monotonic)
+    events: list[Event] = field(default_factory=list)
+    request: Optional[tuple[str, bytes]] = None  # base URL and bytes of the last request sent
+
+    def add(self, connection: int, direction: str, data: bytes) -> None:
+        digest = hashlib.sha256(data).hexdigest() if len(data) > SHOWN_BYTES else ""
+        since = time.monotonic() - self.started
+        self.events.append(Event(since, connection, direction, data[:KEPT_BYTES], len(data), digest))
+
+    def note(self, text: str) -> None:
+        self.add(0, "!", text.encode())
+
+    def lines(self, redact: Redactor) -> list[str]:
+        out: list[str] = []
+        for event in self.events:
+            head = f"{event.seconds * 1000:9.1f} ms  #{event.connection} {event.direction} "
+            out += [head + line for line in redact(event.text()).replace("\r\n", "\n").split("\n")]
+        return out
+
+    def curl(self, redact: Redactor) -> str:
+        """A shell line that sends the last request again; empty when nothing was sent."""
+        if self.request is None:
+            return ""
+        base, data = self.request
+        if len(data) > KEPT_BYTES:
+            return f"# the request has {len(data)} bytes: use `replay`"
+        # The name of a secret stands inside single quotes, where a shell would not look it up.
+        return _QUOTED_SECRET.sub(r"""'"$\1"'""", redact(_curl(base, data)))

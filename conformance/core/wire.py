@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from typing import Callable, NamedTuple, Optional
 from urllib.parse import urlsplit
@@ -47,6 +48,15 @@ class Closed(WireError):
 
 class Malformed(WireError):
     """The answer breaks RFC 9110 or 9112."""
+
+
+@lru_cache(maxsize=2)  # reading the host's certificates takes longer than a handshake
+def _context(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @dataclass(frozen=True)
@@ -97,11 +107,7 @@ class Target:
             raise Unreachable(f"{self.origin}: {error}") from error
 
     def _secured(self, sock: socket.socket) -> socket.socket:
-        context = ssl.create_default_context()
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context.wrap_socket(sock, server_hostname=self.host)
+        return _context(self.verify).wrap_socket(sock, server_hostname=self.host)
 
 
 class Head(NamedTuple):
@@ -143,6 +149,29 @@ class Response:
         if self.framing == "close" or "close" in options:
             return True
         return self.minor == 0 and "keep-alive" not in options
+
+
+def _parse_head(raw: bytes) -> Head:
+    lines = raw.split(b"\r\n")
+    status = _STATUS_LINE.fullmatch(lines[0])
+    if status is None:
+        raise Malformed(f"status line {lines[0][:80]!r}")
+    headers: list[tuple[str, str]] = []
+    for line in lines[1:]:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise Malformed(f"header line {line[:80]!r}")
+        headers.append((match[1].decode("ascii"), match[2].decode("latin-1")))
+    return Head(int(status[1]), int(status[2]), tuple(headers))
+
+
+def _check_framing(lengths: list[str], codings: list[str]) -> None:
+    if lengths and codings:
+        raise Malformed("both Content-Length and Transfer-Encoding")
+    if len(lengths) > 1 or any(not re.fullmatch(r"[0-9]{1,18}", value) for value in lengths):
+        raise Malformed(f"Content-Length {lengths}")
+    if codings not in ([], ["chunked"]):
+        raise Malformed(f"Transfer-Encoding {codings}")
 
 
 @dataclass
@@ -329,29 +358,6 @@ class Connection:
             self._deadline = time.monotonic() + self.seconds
         self._buffer += data
         return bool(data)
-
-
-def _parse_head(raw: bytes) -> Head:
-    lines = raw.split(b"\r\n")
-    status = _STATUS_LINE.fullmatch(lines[0])
-    if status is None:
-        raise Malformed(f"status line {lines[0][:80]!r}")
-    headers: list[tuple[str, str]] = []
-    for line in lines[1:]:
-        match = _FIELD.fullmatch(line)
-        if match is None:
-            raise Malformed(f"header line {line[:80]!r}")
-        headers.append((match[1].decode("ascii"), match[2].decode("latin-1")))
-    return Head(int(status[1]), int(status[2]), tuple(headers))
-
-
-def _check_framing(lengths: list[str], codings: list[str]) -> None:
-    if lengths and codings:
-        raise Malformed("both Content-Length and Transfer-Encoding")
-    if len(lengths) > 1 or any(not re.fullmatch(r"[0-9]{1,18}", value) for value in lengths):
-        raise Malformed(f"Content-Length {lengths}")
-    if codings not in ([], ["chunked"]):
-        raise Malformed(f"Transfer-Encoding {codings}")
 
 
 def head_bytes(method: str, target: str, headers: Headers, version: str = "HTTP/1.1") -> bytes:

@@ -22,28 +22,14 @@ _DECLARED = ("useragent", "expiry", "subnets")  # cannot be told apart from a fa
 _PROXIES = ("nginx", "varnish", "cloudflare", "haproxy", "apache", "envoy", "openresty", "caddy", "cloudfront")
 
 
-def probe(run: Run) -> dict[str, Capability]:
-    """Asks once for each optional feature. What was declared on the command line is believed."""
-    client = Client(run, Check("probe", "", ""), Transcript(), 1)
-    found = {name: Capability(name, "on", "always, unless declared off") for name in _DECLARED}
-    try:
-        for name, (method, path, refusals) in _PROBES.items():
-            found[name] = _asked(client, name, method, path, refusals)
-        found["direct"] = _direct(client)
-    finally:
-        client.close()
-    for name, state in run.options.capabilities.items():
-        found[name] = Capability(name, state, "declared on the command line")
-    return found
+def _answers_early(client: Client) -> bool:
+    connection = client.connection()
+    connection.send(client.head("POST", "/v1/file", [FORM_TYPE, ("Content-Length", str(1 << 20))]) + b"--x")
+    return connection.answered_within(client.patience.ceiling("early") / 2)
 
 
-def _asked(client: Client, name: str, method: str, path: str, refusals: tuple[int, ...]) -> Capability:
-    try:
-        response = client.request(method, path, body=b"" if method == "POST" else None)
-    except WireError as error:
-        return Capability(name, "unknown", str(error))
-    state = "off" if response.status in refusals else "on"
-    return Capability(name, state, f"{method} {path} is answered {response.status}")
+def _names(response: Response, proxy: str) -> bool:
+    return any(proxy in value.lower() for name in ("Server", "Via") for value in response.all(name))
 
 
 def _direct(client: Client) -> Capability:
@@ -61,14 +47,28 @@ def _direct(client: Client) -> Capability:
     return Capability("direct", "off", f"{proxy} in front collects each body before the server sees it")
 
 
-def _answers_early(client: Client) -> bool:
-    connection = client.connection()
-    connection.send(client.head("POST", "/v1/file", [FORM_TYPE, ("Content-Length", str(1 << 20))]) + b"--x")
-    return connection.answered_within(client.patience.ceiling("early") / 2)
+def _asked(client: Client, name: str, method: str, path: str, refusals: tuple[int, ...]) -> Capability:
+    try:
+        response = client.request(method, path, body=b"" if method == "POST" else None)
+    except WireError as error:
+        return Capability(name, "unknown", str(error))
+    state = "off" if response.status in refusals else "on"
+    return Capability(name, state, f"{method} {path} is answered {response.status}")
 
 
-def _names(response: Response, proxy: str) -> bool:
-    return any(proxy in value.lower() for name in ("Server", "Via") for value in response.all(name))
+def probe(run: Run) -> dict[str, Capability]:
+    """Asks once for each optional feature. What was declared on the command line is believed."""
+    client = Client(run, Check("probe", "", ""), Transcript(), 1)
+    found = {name: Capability(name, "on", "always, unless declared off") for name in _DECLARED}
+    try:
+        for name, (method, path, refusals) in _PROBES.items():
+            found[name] = _asked(client, name, method, path, refusals)
+        found["direct"] = _direct(client)
+    finally:
+        client.close()
+    for name, state in run.options.capabilities.items():
+        found[name] = Capability(name, state, "declared on the command line")
+    return found
 
 
 SUITE = Suite(spec.load(spec.FOLDER / "kernelci.toml"), Path(__file__).parent, Client, probe)

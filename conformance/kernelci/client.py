@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import random
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from conformance.core.wire import Connection, Headers, Response, head_bytes
 from conformance.kernelci import tokens
 
 BOUNDARY = "conformance-7MA4YWxkTrZu0gW"
-SAMPLE = bytes(range(256)) * 5 + b"the end"  # 1287 bytes: no two windows of eight are alike by chance
+SAMPLE = random.Random(9110).randbytes(1287)  # not periodic: a wrong offset shows
 HALF = 1 << 20  # what a held upload has sent: more than a server keeps in one buffer
 
 
@@ -61,9 +61,8 @@ FORM_TYPE = ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
 
 
 def payload(label: str, size: int) -> bytes:
-    """Bytes that are the label's own, at every offset: a mix of two payloads is never one of them."""
-    block = hashlib.sha512(label.encode()).digest()
-    return (label.encode() + b"\n" + block * (size // len(block) + 1))[:size]
+    """Bytes that are the label's own at every offset, the label in front: a mix of two payloads is neither of them."""
+    return (label.encode() + b"\n" + random.Random(label).randbytes(size))[:size]
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,15 @@ class Held:
         """Sends the other half and gives the answer of the upload."""
         self.connection.send(self._rest, opening=False)
         return self.connection.receive("POST")
+
+
+def named(headers: dict[str, str]) -> list[tuple[str, str]]:
+    return [(name.replace("_", "-").title(), value) for name, value in headers.items()]
+
+
+def path_of(key: str) -> str:
+    """The request path of a key: percent-encoded once, / kept."""
+    return "/" + quote(key, safe="/")
 
 
 class Client:
@@ -325,12 +333,3 @@ class Client:
             thread.join()
         if errors:
             raise errors[0]
-
-
-def named(headers: dict[str, str]) -> list[tuple[str, str]]:
-    return [(name.replace("_", "-").title(), value) for name, value in headers.items()]
-
-
-def path_of(key: str) -> str:
-    """The request path of a key: percent-encoded once, / kept."""
-    return "/" + quote(key, safe="/")

@@ -19,21 +19,6 @@ def content_range(value: str, context: str) -> tuple[int, int, int]:
     return int(match[1]), int(match[2]), int(match[3])
 
 
-def byte_parts(response: Response, data: bytes, context: str) -> list[Span]:
-    """The spans of a 206, each checked against the object."""
-    kind = expect.header(response, "Content-Type", context)
-    if not kind.lower().startswith("multipart/byteranges"):
-        first, last, size = content_range(expect.header(response, "Content-Range", context), context)
-        expect.equal(size, len(data), f"{context}: the size in Content-Range")
-        expect.body(response, data[first : last + 1], f"{context}: bytes {first}-{last}")
-        return [Span(first, last)]
-    match = re.search(r'boundary="?([^";]+)"?', kind)
-    if match is None:
-        raise expect.Violation("a boundary", kind, context)
-    expect.no_header(response, "Content-Range", f"{context}: multipart/byteranges")
-    return _multipart(response.body, match[1].encode(), data, context)
-
-
 def _multipart(body: bytes, boundary: bytes, data: bytes, context: str) -> list[Span]:
     pieces = (b"\r\n" + body).split(b"\r\n--" + boundary)
     if len(pieces) < 3 or pieces[-1].strip() != b"--":
@@ -49,6 +34,21 @@ def _multipart(body: bytes, boundary: bytes, data: bytes, context: str) -> list[
         expect.that(content == data[first : last + 1], f"bytes {first}-{last}", repr(content[:40]), context)
         spans.append(Span(first, last))
     return spans
+
+
+def byte_parts(response: Response, data: bytes, context: str) -> list[Span]:
+    """The spans of a 206, each checked against the object."""
+    kind = expect.header(response, "Content-Type", context)
+    if not kind.lower().startswith("multipart/byteranges"):
+        first, last, size = content_range(expect.header(response, "Content-Range", context), context)
+        expect.equal(size, len(data), f"{context}: the size in Content-Range")
+        expect.body(response, data[first : last + 1], f"{context}: bytes {first}-{last}")
+        return [Span(first, last)]
+    match = re.search(r'boundary="?([^";]+)"?', kind)
+    if match is None:
+        raise expect.Violation("a boundary", kind, context)
+    expect.no_header(response, "Content-Range", f"{context}: multipart/byteranges")
+    return _multipart(response.body, match[1].encode(), data, context)
 
 
 def judge(response: Response, data: bytes, allowed: RangeAllowed, context: str) -> None:

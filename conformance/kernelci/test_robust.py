@@ -270,15 +270,9 @@ def test_request_line(kci: Client) -> None:
     """Each one mutation away from a good line."""
     host = f"Host: {kci.run.options.target.authority}\r\n\r\n".encode()
     expect.status(_raw(kci, b"GET / HTTP/1.1\r\n" + host).receive(), 200, context="the good line")
-    cases = (
-        b"GET  / HTTP/1.1",
-        b"GET / HTTP/1.1 ",
-        b"GET / HTTP/1",
-        b"GET / HTTP/a.b",
-        b"GET /a b HTTP/1.1",
-        b"/ HTTP/1.1",
-    )
-    for line in (*cases, b"G\x01T / HTTP/1.1", b"GET / http/1.1", b"GET / HTTP/2.0", b"GET nothing HTTP/1.1"):
+    # RFC 9112 3: blanks too many may be read over, so they are no case here.
+    words = (b"GET / HTTP/1", b"GET / HTTP/a.b", b"GET /a b HTTP/1.1", b"/ HTTP/1.1", b"GET nothing HTTP/1.1")
+    for line in (*words, b"G\x01T / HTTP/1.1", b"GET / http/1.1", b"GET / HTTP/2.0"):
         _refused_head(kci, line + b"\r\n" + host, repr(line), 400, 405, 501, 505)
     _alive(kci)
 

@@ -19,6 +19,10 @@ def decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+def _signing_input(header: Mapping[str, object], claims: Mapping[str, object]) -> str:
+    return ".".join(encode(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
+
+
 def mint(secret: str, claims: Mapping[str, object], algorithm: str = "HS256") -> str:
     """A token signed with the raw text of `secret`."""
     signed = _signing_input({"alg": algorithm, "typ": "JWT"}, claims)
@@ -41,7 +45,3 @@ def claims_of(token: str) -> dict[str, object]:
 def split(token: str) -> tuple[str, str, str]:
     header, claims, signature = token.split(".")
     return header, claims, signature
-
-
-def _signing_input(header: Mapping[str, object], claims: Mapping[str, object]) -> str:
-    return ".".join(encode(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))

@@ -84,6 +84,21 @@ def _told(task: Task, proof: Proof) -> str:
     return "".join(f"\n  {task.kind} {task.name}: {problem}" for problem in proof.problems)
 
 
+def _show(found: dict[str, Any]) -> None:
+    rate = 100 * found["caught"] / found["faults"] if found["faults"] else 0.0
+    print(f"\n  faults caught            {found['caught']}/{found['faults']}  kill rate {rate:.1f} %")
+    print(f"  MUST clauses with fault  {found['musts with a fault of their own']}/{found['musts judged']}")
+    print(f"  null servers             {found['null servers']}, passes {found['passes for a null server']}")
+    print(f"  right servers            {found['right servers']}, false reds {found['false reds']}")
+    print(f"  ceilings                 at most {found['headroom']:.0%} of one was needed")
+    print(f"  verdicts                 {found['verdicts']} in {found['seconds']:.0f} s")
+    print(f"  {'ALL PROOFS HOLD' if not found['problems'] else str(found['problems']) + ' PROBLEMS'}\n")
+
+
+def _chosen(task: Task, only: list[str]) -> bool:
+    return not only or any(fnmatchcase(task.name, one) or fnmatchcase(task.kind, one) for one in only)
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Runs the proofs, prints what does not hold and the figures. 0 when all hold, 4 otherwise."""
     started = time.monotonic()
@@ -97,8 +112,9 @@ def main(arguments: argparse.Namespace) -> int:
             error: Optional[BaseException] = future.exception()
             done[task] = Proof(task.name, [f"the proof broke: {error!r}"]) if error is not None else future.result()
             text = _told(task, done[task])
-            sys.stderr.write(f"{text}\n" if text else f"\r{len(done):4}/{len(chosen)} ")
-            sys.stderr.flush()
+            if text or sys.stderr.isatty():
+                sys.stderr.write(f"{text}\n" if text else f"\r{len(done):4}/{len(chosen)} ")
+                sys.stderr.flush()
     found = figures(done, time.monotonic() - started)
     _show(found)
     if arguments.json is not None:
@@ -107,18 +123,3 @@ def main(arguments: argparse.Namespace) -> int:
     if not chosen:
         return Exit.NOTHING_SELECTED
     return Exit.CONFORMANT if found["problems"] == 0 else Exit.SUITE_ERROR
-
-
-def _chosen(task: Task, only: list[str]) -> bool:
-    return not only or any(fnmatchcase(task.name, one) or fnmatchcase(task.kind, one) for one in only)
-
-
-def _show(found: dict[str, Any]) -> None:
-    rate = 100 * found["caught"] / found["faults"] if found["faults"] else 0.0
-    print(f"\n  faults caught            {found['caught']}/{found['faults']}  kill rate {rate:.1f} %")
-    print(f"  MUST clauses with fault  {found['musts with a fault of their own']}/{found['musts judged']}")
-    print(f"  null servers             {found['null servers']}, passes {found['passes for a null server']}")
-    print(f"  right servers            {found['right servers']}, false reds {found['false reds']}")
-    print(f"  ceilings                 at most {found['headroom']:.0%} of one was needed")
-    print(f"  verdicts                 {found['verdicts']} in {found['seconds']:.0f} s")
-    print(f"  {'ALL PROOFS HOLD' if not found['problems'] else str(found['problems']) + ' PROBLEMS'}\n")

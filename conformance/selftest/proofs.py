@@ -63,6 +63,30 @@ def observe(witness: fault.Witness, options: Options) -> object:
         client.close()
 
 
+def _caught(proof: Proof, known: fault.Fault, run: Run) -> None:
+    proof.problems += ["the server died"] if run.died else []
+    for one in run.results:
+        wrong = one.verdict is Verdict.DEPENDENCY or (one.failure is not None and one.verdict is not Verdict.PASS)
+        if one.verdict is Verdict.ERROR:
+            proof.problems += _shown([one])
+        elif one.clause == known.clause:
+            if one.failure is not None and one.verdict is not_met(one.level):
+                proof.caught_by.append(one.check)
+        elif wrong and not any(fnmatchcase(one.clause, clause) for clause in known.blast):
+            proof.problems.append("outside its blast: " + _shown([one])[0])
+    if not proof.caught_by:
+        own = [one for one in run.results if one.clause == known.clause]
+        proof.problems.append("not caught: " + "; ".join(f"{one.check} {one.verdict.value}" for one in own))
+
+
+def _compared(known: fault.Fault) -> AbstractContextManager[Options]:
+    return stand.process("reference") if known.restarts else stand.standing(Reference)
+
+
+def _selecting(options: Options, selected: tuple[str, ...]) -> Options:
+    return replace(options, select=selected)
+
+
 def kill(name: str, every: bool = False) -> Proof:
     """One fault: its witness shows it, the checks of its clause catch it, and nothing falls outside its blast."""
     known = fault.faults()[name]
@@ -81,30 +105,6 @@ def kill(name: str, every: bool = False) -> Proof:
     _caught(proof, known, run)
     proof.seconds = time.monotonic() - started
     return proof
-
-
-def _compared(known: fault.Fault) -> AbstractContextManager[Options]:
-    return stand.process("reference") if known.restarts else stand.standing(Reference)
-
-
-def _selecting(options: Options, selected: tuple[str, ...]) -> Options:
-    return replace(options, select=selected)
-
-
-def _caught(proof: Proof, known: fault.Fault, run: Run) -> None:
-    proof.problems += ["the server died"] if run.died else []
-    for one in run.results:
-        wrong = one.verdict is Verdict.DEPENDENCY or (one.failure is not None and one.verdict is not Verdict.PASS)
-        if one.verdict is Verdict.ERROR:
-            proof.problems += _shown([one])
-        elif one.clause == known.clause:
-            if one.failure is not None and one.verdict is not_met(one.level):
-                proof.caught_by.append(one.check)
-        elif wrong and not any(fnmatchcase(one.clause, clause) for clause in known.blast):
-            proof.problems.append("outside its blast: " + _shown([one])[0])
-    if not proof.caught_by:
-        own = [one for one in run.results if one.clause == known.clause]
-        proof.problems.append("not caught: " + "; ".join(f"{one.check} {one.verdict.value}" for one in own))
 
 
 def null(name: str) -> Proof:

@@ -30,6 +30,7 @@ from conformance.selftest.reference import Reference, Settings
 
 ROOT = Path(__file__).parent.parent.parent
 LIMITED, WRITER = "limited@example.org", "writer@example.org"
+
 # Short, so that what takes half a minute elsewhere takes a second here; the suite is told, as an implementer would.
 TIMINGS = {"lock_wait": 1.5, "idle": 2.0}
 LIMITS = {"upload": 4 << 30, "member": 1 << 20, "files": 1000}
@@ -105,14 +106,6 @@ def start(name: str, port: int, folder: Path) -> None:
             time.sleep(0.02)
 
 
-def kill(folder: Path) -> None:
-    """kill -9, and waits until it is gone."""
-    pid = int((folder / "pid").read_text())
-    os.kill(pid, signal.SIGKILL)
-    while _alive(pid):
-        time.sleep(0.01)
-
-
 def _alive(pid: int) -> bool:
     with suppress(ChildProcessError):  # it may be a child of another process of the stand
         os.waitpid(pid, os.WNOHANG)
@@ -122,6 +115,14 @@ def _alive(pid: int) -> bool:
         return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
     except ProcessLookupError:
         return False
+
+
+def kill(folder: Path) -> None:
+    """kill -9, and waits until it is gone."""
+    pid = int((folder / "pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    while _alive(pid):
+        time.sleep(0.01)
 
 
 def free_port() -> int:

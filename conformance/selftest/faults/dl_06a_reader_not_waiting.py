@@ -13,8 +13,8 @@ class Server(Reference):
 
 
 def witness(kci: Client) -> object:
-    kci.held(kci.key("a"), "x")
-    return kci.waiting_reader(kci.key("a")) is None
+    with kci.holding(kci.key("a")) as held:
+        return held.reader is not None
 
 
 FAULT = Fault("DL-06a", Server, witness, "a server without reader locks", blast=("*",))
