@@ -371,6 +371,9 @@ def main(argv: Sequence[str]) -> int:
     verb = VERBS.get(argv[0]) if argv else None
     try:
         return int(verb(argv[1:]) if verb is not None else run(argv))
+    except BrokenPipeError:  # whoever read the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.SUITE_ERROR
     except Misused as error:
         print(f"conformance: {error}", file=sys.stderr)
         return Exit.USAGE

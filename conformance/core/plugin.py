@@ -153,8 +153,8 @@ class Judge:
         if slow and not session.config.option.collectonly:
             self._pool = ThreadPoolExecutor(max_workers=len(slow))
             self._early = {_check(i).slug: self._pool.submit(self._judged, _check(i), _function(i)) for i in slow}
-            # What waits half a minute is asked for last.
-            session.items.sort(key=lambda item: _check(item).slow)
+        # What waits half a minute is asked for last, and then what no other check must see.
+        session.items.sort(key=lambda item: (_check(item).alone, _check(item).slow))
 
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool:
         check = _check(pyfuncitem)

@@ -18,6 +18,7 @@ class Check:
     writes: bool = True  # the profile `readonly` leaves it out
     slow: bool = False  # over 5 s by nature; only in the profile `full`, and beside the others
     direct: bool = False  # a buffering proxy in front hides what it looks at
+    alone: bool = False  # runs when all others have ended: it takes the server away from them
     needs: tuple[str, ...] = ()  # capabilities
 
 
@@ -31,13 +32,14 @@ def clause(
     writes: bool = True,
     slow: bool = False,
     direct: bool = False,
+    alone: bool = False,
     needs: tuple[str, ...] = (),
 ) -> Callable[[Function], Function]:
     """Marks a test as the check `slug` of a clause."""
 
     def mark(function: Function) -> Function:
         doc = (function.__doc__ or "").strip()
-        check = Check(slug, identifier, doc, writes, slow, direct, needs)
+        check = Check(slug, identifier, doc, writes, slow, direct, alone, needs)
         known = _CHECKS.get(slug)
         if known is not None and known != check:
             raise ValueError(f"two checks are called {slug}")

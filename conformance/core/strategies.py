@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from typing import Callable, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import HypothesisWarning
 
 from conformance.core.expect import Violation
 from conformance.core.wire import WireError
 
 Case = TypeVar("Case")
+
+# Hypothesis keeps what it learns in the folder it runs in; a suite leaves nothing behind.
+_HOME = tempfile.TemporaryDirectory(prefix="conformance-")
+set_hypothesis_home_dir(_HOME.name)
 
 
 class _BudgetSpent(BaseException):

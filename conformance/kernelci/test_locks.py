@@ -328,7 +328,7 @@ def test_linearizable(kci: Client) -> None:
     expect.that(not found, "a linearizable history", "; ".join(found)[:400], f"{len(history.operations)} operations")
 
 
-@clause("UP-08e", "atomic.survives-restart")
+@clause("UP-08e", "atomic.survives-restart", alone=True)
 def test_survives_restart(kci: Client) -> None:
     """Answered 200, killed at once, started again by the lever."""
     command = kci.run.options.levers.get("restart")

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import permutations
 from typing import Optional
 
-from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from conformance.core import linearize, lockmodel, oracle
+from conformance.core import expect, linearize, lockmodel, oracle, strategies
 from conformance.core.history import FOREVER, NOTHING, Operation
 from conformance.core.lockmodel import Answered, Hold
 from conformance.core.oracle import RangeAllowed, Span
@@ -75,17 +74,15 @@ def linearizability() -> Optional[str]:
     """The checker agrees with the search on a thousand small histories."""
     seen = {True: 0, False: 0}
 
-    @settings(max_examples=1000, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    @seed(1)
-    @given(_histories())
     def agree(operations: list[Operation]) -> None:
         expected = searched(operations)
         seen[expected] += 1
-        assert (linearize.anomaly(operations) is None) == expected, operations
+        found = linearize.anomaly(operations)
+        expect.that((found is None) == expected, f"linearizable: {expected}", found)
 
     try:
-        agree()
-    except AssertionError as error:
+        strategies.explore(_histories(), agree, examples=1000, with_seed=1)
+    except expect.Violation as error:
         return f"the linearizability checker disagrees with the search: {error}"
     return None if min(seen.values()) > 100 else f"the histories are too much alike: {seen}"
 
