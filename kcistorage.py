@@ -1221,8 +1221,8 @@ class Upload:
             form = UploadForm(writer)
             for event in formdata.events(exchange.body.read, boundary):
                 form.take(event)
-            etags = [writer.commit(file.incoming, file.key, told_type) for file in form.complete()]
-        return Answer(200, [("ETag", etags[0])])
+            etags = {file.field: writer.commit(file.incoming, file.key, told_type) for file in form.complete()}
+        return Answer(200, [("ETag", etags["file0"])])
 
     @staticmethod
     def _told_type(exchange: Exchange) -> str:

@@ -690,6 +690,7 @@ def test_all_files_of_a_form_are_stored(desk: Desk) -> None:
         assert told.status == 200
         for field, _, content in files:
             assert desk.get(f"/p/f{field[4:]}.txt").text == content
+        assert told.fields["etag"] == desk.get("/p/f0.txt").fields["etag"], "that of file0"
     assert desk.get("/v1/list").text.splitlines() == ["p/f0.txt", "p/f1.txt", "p/f10.txt", "p/f2.txt"]
 
 
@@ -760,10 +761,13 @@ def test_a_declared_length_above_the_limit_is_refused_unread(start: Start) -> No
 def test_a_chunked_body_is_counted(start: Start) -> None:
     """UP-7, UP-11: nobody says how long it is, so it is refused where it becomes too long, and the client learns it."""
     server = start(limits=SMALL)
-    body = form(("path", None, "a"), ("file0", "x", b"c" * (3 << 20)))
-    with server.peer() as peer:
-        reply = post_chunked(peer, [body[at : at + 65_536] for at in range(0, len(body), 65_536)])
-        assert (reply.status, reply.fields["connection"]) == (413, "close")
+    big = b"c" * (3 << 20)
+    for field, reason in [(("file0", "x", big), "file-too-large"), (("note", None, big), "body-too-large")]:
+        body = form(("path", None, "a"), field, ("file0", "x", b"content"))
+        with server.peer() as peer:
+            reply = post_chunked(peer, [body[at : at + 65_536] for at in range(0, len(body), 65_536)])
+            assert (reply.status, reply.fields["connection"]) == (413, "close")
+        server.wait_for_log(reason)
     assert contents(server.storage) == {}
 
 
