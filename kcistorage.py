@@ -379,19 +379,21 @@ class Wire:
 
         A connection may idle for `limits.keep_alive` seconds; from the first byte a head has `limits.head` seconds.
         """
-        received, deadline = self._buffer[self._at :], 0.0
-        while (split := heads.take_head(received)) is None:
-            if received and not deadline:
+        received, seen, deadline = self._buffer[self._at :], 0, 0.0
+        while (split := heads.take_head(received, seen)) is None:
+            begun = received[:3].strip()  # RFC 9112 2.2: an empty line is as good as silence
+            if begun and not deadline:
                 deadline = time.monotonic() + self.limits.head
             try:
                 data = self.receive(HEAD_BYTES, deadline - time.monotonic() if deadline else self._idle)
             except TimedOut:
-                if received:
+                if begun:
                     raise Refused(408, "head-timeout", "Timeout waiting for the request head") from None
                 return None
             if not data:
                 return None
-            received = b"" if received + data == b"\r\n" else received + data  # RFC 9112 2.2: as good as silence
+            seen = len(received)
+            received += data
         head, self._buffer = split
         self._at, self._idle = 0, self.limits.keep_alive
         return head
@@ -441,6 +443,12 @@ class Wire:
             self.socket.settimeout(None)
             while time.monotonic() < deadline and self.receive(READ_BYTES, LINGER_IDLE):
                 continue
+
+    def abort(self) -> None:
+        """Ends with a reset, and without a leave: what was sent so far must not be taken for the whole."""
+        with contextlib.suppress(OSError):
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def close(self) -> None:
         self._take_leave()
@@ -503,8 +511,8 @@ class Body:
         self.received += len(data)
         if self.length is None:
             self._check_limit(self.received)
-            if not self._rest and self._wire.read_line(0):
-                raise bad_chunk()
+            if not self._rest:
+                self._wire.read_line(0)
         else:
             self.done = not self._rest
         return data
@@ -559,6 +567,7 @@ class Exchange:
         self.key = ""  # for the log, as the next two
         self.owner = ""
         self.state = ""
+        self.unframed = False  # whether the answer ends where the connection does (RFC 9112 6.3)
         self.begun = False  # whether some of the answer is on the wire
         self.sent = 0  # bytes of the answer's body
         self.keep_alive = heads.keeps_alive(head)
@@ -574,7 +583,8 @@ class Exchange:
         self.keep_alive = self.keep_alive and self.body.leaves_connection_usable()
         length = len(body) if isinstance(body, bytes) else body.length
         chunked = length is None and self.head.minor > 0
-        self.keep_alive = self.keep_alive and (length is not None or chunked)
+        self.unframed = length is None and not chunked
+        self.keep_alive = self.keep_alive and not self.unframed
         head = self._head(answer, common, length, chunked)
         if self.method == "HEAD" or answer.status in BODILESS:
             self._begin(head)
@@ -785,6 +795,8 @@ class Connection(socketserver.BaseRequestHandler):
             refused = refusal(error)
             self._report(error, refused, exchange)
             if exchange.begun:
+                if exchange.unframed:
+                    self.wire.abort()
                 return False, answer.status, reason or "answer-broken"
             return self._send(exchange, self._refuse(refused), refused.reason)
         finally:
@@ -844,7 +856,7 @@ class StorageServer(ThreadingHTTPServer):
         self.site, self.log, self.metrics, self.identify = site, log, metrics, identify
         self.tls, self.limits, self.max_connections = tls, limits, max_connections
         if tls is not None:  # `stop` ends the reading half of idle connections: no error, and no alert to the client
-            tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # Python 3.10
+            tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # which OpenSSL before 3 does not have
         self.stopping = False
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
@@ -874,7 +886,7 @@ class StorageServer(ThreadingHTTPServer):
         try:
             return super().get_request()
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self.log.event("accept-failed", error=os.strerror(error.errno))
                 select.select([], [], [], 0.1)  # the listening socket stays readable: without a pause this would spin
             raise
