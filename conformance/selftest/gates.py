@@ -85,8 +85,8 @@ def _told(task: Task, proof: Proof) -> str:
 
 
 def _show(found: dict[str, Any]) -> None:
-    rate = 100 * found["caught"] / found["faults"] if found["faults"] else 0.0
-    print(f"\n  faults caught            {found['caught']}/{found['faults']}  kill rate {rate:.1f} %")
+    rate = f"kill rate {100 * found['caught'] / found['faults']:.1f} %" if found["faults"] else "none selected"
+    print(f"\n  faults caught            {found['caught']}/{found['faults']}  {rate}")
     print(f"  MUST clauses with fault  {found['musts with a fault of their own']}/{found['musts judged']}")
     print(f"  null servers             {found['null servers']}, passes {found['passes for a null server']}")
     print(f"  right servers            {found['right servers']}, false reds {found['false reds']}")
