@@ -1608,6 +1608,9 @@ storage_path = "./storage"
 """
 
 
+LOG_DELAY = 0.01  # seconds
+
+
 def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kcistorage", description="KernelCI artifact storage server.")
     parser.add_argument(
@@ -1701,7 +1704,7 @@ def warnings(config: Config, path: str) -> Iterator[str]:
 def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Runs until SIGTERM or SIGINT; a second signal ends at once."""
     config = load_config(path)
-    log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")))
+    log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")), LOG_DELAY)
     address = listen_address(environment)
     tls = tls_context(options.ssl_directory)
     try:
@@ -1710,20 +1713,28 @@ def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]
         raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
     for text in warnings(config, path):
         log.event("warning", text=text)
-    stopper = threading.Thread(target=server.stop)
 
-    def stop(number: int, _frame: object) -> None:
+    received: list[str] = []
+
+    def stop() -> None:
+        log.event("stop", signal=received[0], connections=server.connections)
+        server.stop()
+
+    stopper = threading.Thread(target=stop)  # not in the handler: the main thread may hold any lock when it runs
+
+    def end(number: int, _frame: object) -> None:
+        received.append(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        log.event("stop", signal=signal.Signals(number).name, connections=server.connections)
         stopper.start()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
     scheme, (host, port) = "https" if tls else "http", server.server_address[:2]
     log.event("start", version=__version__, driver=config.driver, url=f"{scheme}://{host!s}:{port}")
     server.serve_forever()
     stopper.join()
+    log.flush()
     return 0
 
 

@@ -115,7 +115,8 @@ def remove_folders(folders: Sequence[bytes]) -> bool:
     """Removes folders, the outermost first in the list, up to one that is not empty; says whether all are gone."""
     try:
         for folder in reversed(folders):
-            os.rmdir(folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(folder)
     except OSError:  # another upload has moved in
         return False
     return True

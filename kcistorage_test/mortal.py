@@ -1,8 +1,9 @@
 """Servers that kill themselves at a chosen moment: a program for test_faults.py.
 
-Each line on its standard input starts one: a JSON list of the number of the call to die at (0: never), the log file, the
+A line on its standard input starts one: a JSON list of the number of the call to die at (0: never), the log file, the
 storage folder, and the server's arguments. Counted are the system calls that change something in the storage folder;
-SIGKILL comes just before the n-th. On standard output it tells the server's process id, and in the end its wait status.
+SIGKILL comes just before the n-th. On standard output it tells the server's process id and, after one more line, the
+wait status: until then a dead server is a zombie, and its id nobody else's.
 
 The server is forked from here, so that it starts in milliseconds: there are some dozens of moments to die at.
 """
@@ -62,6 +63,7 @@ def main() -> None:
         if not child:
             serve(number, log, storage, arguments)
         print(child, flush=True)
+        sys.stdin.readline()
         print(os.waitpid(child, 0)[1], flush=True)
 
 

@@ -47,6 +47,14 @@ NEW = Version(b"the new content", "a/new", "new@example.org")
 NEWER = Version(b"newer", "a/newer", "newer@example.org")
 
 
+def taken(stored: Stored) -> bytes:
+    """Reads what was opened, and closes it."""
+    if stored.content is not None:
+        return stored.content
+    with open(stored.descriptor, "rb") as file:
+        return file.read()
+
+
 class Storage:
     """A storage folder and the names in it, with another process's view of it."""
 
@@ -80,13 +88,6 @@ class Storage:
         """Nothing is left of any upload but the object itself, and the listing knows no other."""
         assert self.private_files() == {self.headers}
         assert list(self.driver.keys("")) == [self.key]
-
-
-def taken(stored: Stored) -> bytes:
-    if stored.content is not None:
-        return stored.content
-    with open(stored.descriptor, "rb") as file:
-        return file.read()
 
 
 @pytest.fixture
@@ -399,7 +400,7 @@ def test_an_error_of_any_system_call(scene: Callable[[Storage], None], tmp_path:
         assert list(storage.uploads.iterdir()) == []
         assert storage.private_files() - there <= {storage.headers, storage.next}
         if found is None:
-            assert storage.content.parent.exists() == (scene is hollow_folder_in_the_way), "folders were left"
+            assert (storage.folder / "lab").exists() == (scene is hollow_folder_in_the_way), "folders were left"
         storage.put(NEWER)
         assert storage.get() == NEWER
         storage.assert_tidy()

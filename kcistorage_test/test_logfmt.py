@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kcistorage_parts import tokens
-from kcistorage_parts.logfmt import Log, quoted
+from kcistorage_parts.logfmt import MAX_LINES, Log, quoted
 
 Lines = Callable[[], list[str]]
 STAMP = re.compile(r"ts=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ")
@@ -206,3 +206,35 @@ def test_a_full_disk_does_not_stop_the_server() -> None:
 
 def test_a_log_that_is_gone_does_not_stop_the_server() -> None:
     Log(-1).event("closed")
+
+
+# ---- Writing behind
+
+
+def test_lines_written_behind_come_soon_whole_and_in_order() -> None:
+    reading, writing = os.pipe()
+    log = Log(writing, delay=0.01)
+    for number in range(100):
+        log.event("tick", number=number)
+    received = b""
+    while received.count(b"\n") < 100:
+        received += os.read(reading, 65_536)
+    numbers = [line.rpartition("=")[2] for line in received.decode().splitlines()]
+    assert numbers == [str(number) for number in range(100)]
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_log_that_is_stuck_holds_nobody_up_and_keeps_the_newest_lines() -> None:
+    """LG-1: the pipe is full, its reader asleep; requests go on, and memory stays bounded."""
+    reading, writing = os.pipe()
+    log = Log(writing, delay=0.001)
+    for number in range(2 * MAX_LINES):
+        log.event("tick", number=number)
+    kept = list(log._lines)
+    assert len(kept) == MAX_LINES
+    assert kept[-1].endswith(f"number={2 * MAX_LINES - 1}\n")
+    os.close(reading)  # the thread that was stuck gets EPIPE: no reason to fail
+    log.flush()
+    assert not log._lines
+    os.close(writing)

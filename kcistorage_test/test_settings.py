@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,14 @@ def refused(table: Any, kind: Any = House) -> str:
     return line
 
 
+def as_toml(settings: Any) -> dict[str, Any]:
+    """The table that makes these settings: TOML has lists for tuples."""
+    return dataclasses.asdict(
+        settings,
+        dict_factory=lambda pairs: {k: list(value) if isinstance(value, tuple) else value for k, value in pairs},
+    )
+
+
 # ---- What is understood
 
 
@@ -84,21 +93,13 @@ def test_every_type_there_is() -> None:
     )
 )
 def test_what_is_written_out_as_a_table_reads_back(house: House) -> None:
-    """Invariant: section(kind, asdict(it)) == it, with TOML's lists in the place of tuples."""
-    table = dataclasses.asdict(house, dict_factory=lambda pairs: {k: untupled(v) for k, v in pairs})
-    assert section(House, table) == house
-
-
-def untupled(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """Invariant: section(kind, as_toml(it)) == it."""
+    assert section(House, as_toml(house)) == house
 
 
 def test_the_server_s_own_configuration_is_understood() -> None:
     """CF-2: defaults of every section, from a table that names all of them."""
-    table = dataclasses.asdict(
-        kcistorage.Config(), dict_factory=lambda pairs: {name: untupled(value) for name, value in pairs}
-    )
-    assert section(kcistorage.Config, table) == kcistorage.Config()
+    assert section(kcistorage.Config, as_toml(kcistorage.Config())) == kcistorage.Config()
 
 
 # ---- Unknown keys (CF-2: by name, with the nearest known key)
@@ -187,3 +188,24 @@ def test_a_secret_is_in_no_error_and_no_repr() -> None:
 def test_the_server_s_secrets_are_marked_as_such(kind: Any) -> None:
     shown = {field.name for field in dataclasses.fields(kind) if field.repr}
     assert not {name for name in shown if "secret" in name or name in ("key", "sastoken")}
+
+
+# ---- A configuration file that the server cannot run with (CF-2)
+
+ABSURD = {
+    "a time that no clock can wait for": "[limits]\nlock_seconds = 1e12",
+    "an endless time": "[limits]\nbody_idle_seconds = inf",
+    "no time at all": "[limits]\nhead_seconds = nan",
+    "a number of 5,000 digits": "[limits]\nconnections = " + "9" * 5_000,
+    "5,000 brackets": "block_subnets = " + "[" * 5_000 + "]" * 5_000,
+    "a path that is none": '[local]\nstorage_path = "a\\u0000b"',
+    "bytes that are no text": "# \udcff",
+}
+
+
+@pytest.mark.parametrize("text", ABSURD.values(), ids=ABSURD)
+def test_what_would_fail_later_or_with_a_traceback_stops_the_start(text: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'driver = "local"\njwt_secret = "{SECRET}"\n{text}\n', errors="surrogateescape")
+    with pytest.raises(ConfigError):
+        kcistorage.open_local(kcistorage.load_config(str(config)))
