@@ -1444,8 +1444,8 @@ class Config:
 def open_local(config: Config) -> Driver:
     try:
         return LocalDriver(config.local.storage_path)
-    except OSError as error:
-        expected = f"a folder that can be written ({error.strerror})"
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        expected = f"a folder that can be written ({getattr(error, 'strerror', None) or error})"
         raise wrong("local.storage_path", config.local.storage_path, expected) from None
 
 
@@ -1478,7 +1478,8 @@ def check_tag(retention: Retention) -> None:
 def check_numbers(name: str, table: Union[LimitOptions, Cache]) -> None:
     for field in dataclasses.fields(table):
         least = 0 if field.name == "revalidate_seconds" else 1e-6  # 0: at each download
-        if not least <= getattr(table, field.name) <= MOST:
+        most = threading.TIMEOUT_MAX if field.name.endswith("_seconds") else MOST  # what can be waited for
+        if not least <= getattr(table, field.name) <= most:
             raise wrong(f"{name}.{field.name}", getattr(table, field.name), "a number above 0, and not a huge one")
 
 
@@ -1505,7 +1506,7 @@ def load_config(path: str) -> Config:
             table = tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; `kcistorage --init` writes one") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number or depth beyond Python's
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     try:
         config = section(Config, table)

@@ -13,6 +13,13 @@ from typing import Any, NoReturn
 import pytest
 
 
+def _absent(what: str) -> NoReturn:
+    text = f"{what} is not at hand"
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)
+
+
 def needs(tool: str) -> str:
     """The path of an executable, such as `curl`."""
     return shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin") or _absent(tool)  # Debian: nginx
@@ -24,10 +31,3 @@ def needs_library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return _absent(f"the Python library {name}")
-
-
-def _absent(what: str) -> NoReturn:
-    text = f"{what} is not at hand"
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text)

@@ -23,6 +23,23 @@ class Reply(NamedTuple):
         return self.body.decode()
 
 
+BOUNDARY = "----kcistorage-test-boundary"
+
+
+def part(name: str, filename: Optional[str], content: Content) -> bytes:
+    told = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename is not None else "")
+    data = content.encode() if isinstance(content, str) else content
+    return f"--{BOUNDARY}\r\nContent-Disposition: {told}\r\n\r\n".encode() + data + b"\r\n"
+
+
+def form(*fields: Field) -> bytes:
+    """A multipart form of (name, filename or None, content)."""
+    return b"".join(part(*field) for field in fields) + f"--{BOUNDARY}--\r\n".encode()
+
+
+FORM_TYPE = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+
+
 class Peer:
     """One connection. `send` raw bytes or `get`/`post`; `reply` reads the next answer."""
 
@@ -117,20 +134,7 @@ class Peer:
         return data
 
 
-BOUNDARY = "----kcistorage-test-boundary"
-FORM_TYPE = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
 Field = tuple[str, Optional[str], Content]
-
-
-def form(*fields: Field) -> bytes:
-    """A multipart form of (name, filename or None, content)."""
-    return b"".join(part(*field) for field in fields) + f"--{BOUNDARY}--\r\n".encode()
-
-
-def part(name: str, filename: Optional[str], content: Content) -> bytes:
-    told = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename is not None else "")
-    data = content.encode() if isinstance(content, str) else content
-    return f"--{BOUNDARY}\r\nContent-Disposition: {told}\r\n\r\n".encode() + data + b"\r\n"
 
 
 def chunked(blocks: Sequence[bytes]) -> bytes:

@@ -623,6 +623,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextlib.contextmanager
 def nginx(site: str, port: int, folder: Path) -> Iterator[None]:
     """nginx with this site, which listens on this port of loopback; everything it writes is in `folder`."""
@@ -638,11 +643,6 @@ def nginx(site: str, port: int, folder: Path) -> Iterator[None]:
     finally:
         process.terminate()
         process.communicate(timeout=10)
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(params=[HTTP_1_0, STREAMED], ids=["http-1.0", "streamed"])

@@ -596,6 +596,10 @@ def printed_command(out: str) -> tuple[str, str]:
     return curl, url
 
 
+def shell(line: str) -> bytes:
+    return subprocess.run(["sh", "-ec", line], check=True, capture_output=True, timeout=30).stdout
+
+
 @pytest.mark.parametrize("users", ["", '[[users]]\nname = "a@b.org"\nprefixes = ["/it\'s $HOME/"]\n'])
 def test_the_line_of_init_works_when_it_is_pasted(
     command: Command, monkeypatch: pytest.MonkeyPatch, users: str
@@ -614,10 +618,6 @@ def test_the_line_of_init_works_when_it_is_pasted(
     sample = re.search(r"file0=@(\S+)", curl)
     assert sample is not None
     assert found == Path(sample[1]).read_bytes()
-
-
-def shell(line: str) -> bytes:
-    return subprocess.run(["sh", "-ec", line], check=True, capture_output=True, timeout=30).stdout
 
 
 def test_the_script_runs_from_anywhere(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

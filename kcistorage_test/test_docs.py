@@ -75,6 +75,11 @@ def settings(kind: Any = kcistorage.Config, where: str = "") -> Iterator[tuple[s
             yield from settings(entry, f"{where}{field.name}.")
 
 
+def has_key(table: Mapping[str, Any], dotted: str) -> bool:
+    first, _, rest = dotted.partition(".")
+    return first in table and (not rest or has_key(table[first], rest))
+
+
 def test_the_example_has_every_key_at_its_default() -> None:
     """CF-2: and reads as no configuration at all would."""
     text = (TOP / "config.toml.example").read_text(encoding="utf-8")
@@ -82,11 +87,6 @@ def test_the_example_has_every_key_at_its_default() -> None:
     assert section(kcistorage.Config, table) == kcistorage.Config()
     missing = [key for key, _ in settings() if not key.startswith("users") and not has_key(table, key)]
     assert missing == []
-
-
-def has_key(table: Mapping[str, Any], dotted: str) -> bool:
-    first, _, rest = dotted.partition(".")
-    return first in table and (not rest or has_key(table[first], rest))
 
 
 def test_the_users_of_the_example_are_users() -> None:
@@ -147,14 +147,6 @@ def literal(node: ast.AST, kind: type[Any]) -> Any:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, kind) else None
 
 
-def reasons_of_source(path: Path) -> Iterator[Reason]:
-    """The reasons that stand in a source as literals."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for status, word in pairs(node):
-            if literal(word, str):
-                yield Reason(literal(word, str), literal(status, int) or 0)
-
-
 def pairs(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """(status, reason) of a node that looks as if it had them."""
     if isinstance(node, ast.Call):
@@ -171,6 +163,14 @@ def pairs(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
         yield node.elts[0], node.elts[1]
     elif isinstance(node, ast.BoolOp) and getattr(node.values[0], "id", "") == "reason":  # reason or "..."
         yield node, node.values[1]
+
+
+def reasons_of_source(path: Path) -> Iterator[Reason]:
+    """The reasons that stand in a source as literals."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for status, word in pairs(node):
+            if literal(word, str):
+                yield Reason(literal(word, str), literal(status, int) or 0)
 
 
 def reasons() -> list[Reason]:

@@ -63,6 +63,14 @@ def bytes_of(body: object) -> bytes:
     return body
 
 
+def bearer(email: str = EMAIL) -> str:
+    return f"Authorization: Bearer {token(email)}"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 class Desk:
     """A site over a fresh folder, asked without a server: one request at a time, all of it there at once."""
 
@@ -124,14 +132,6 @@ class Desk:
     def files(self) -> dict[str, bytes]:
         """Everything under the storage folder, the server's own files too."""
         return contents(self.storage)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def bearer(email: str = EMAIL) -> str:
-    return f"Authorization: Bearer {token(email)}"
 
 
 OpenDesk = Callable[..., Desk]
@@ -259,6 +259,23 @@ def test_the_built_in_list_can_be_turned_off(open_desk: OpenDesk) -> None:
     """GA-1"""
     desk = open_desk(useragent=kcistorage.UserAgent(defaults=False, ban=("EvilTool",)))
     assert [desk.get("/", f"User-Agent: {a}").status for a in ("my eviltool/1", "GPTBot")] == [403, 200]
+
+
+PAIR = re.compile(r'([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"]*))(?: |$)')
+
+
+def values(line: str) -> dict[str, str]:
+    """A logfmt line, read strictly: pairs, a space between them, and nothing else."""
+    found: dict[str, str] = {}
+    at = 0
+    while at < len(line):
+        match = PAIR.match(line, at)
+        assert match is not None, f"not logfmt at {line[at:]!r}"
+        name, text, word = match.groups()
+        assert name not in found
+        found[name] = word if text is None else json.loads(f'"{text}"')
+        at = match.end()
+    return found
 
 
 def test_a_blocked_subnet(start: Start) -> None:
@@ -469,6 +486,10 @@ def test_a_path_that_carries_a_filename(desk: Desk) -> None:
         assert desk.post(form(*(told[name] for name in fields))).status == 200
         assert desk.get(f"/a/{number}/x").body == b"content"
         assert desk.get(f"/a/{number}/path").status == 404
+
+
+def sidecar_name(key: str) -> str:
+    return f".metadata/{hashlib.sha512(key.encode()).hexdigest()}.headers"
 
 
 def test_other_fields_around_and_between(desk: Desk) -> None:
@@ -758,6 +779,12 @@ def test_a_declared_length_above_the_limit_is_refused_unread(start: Start) -> No
     assert contents(server.storage) == {}
 
 
+def post_chunked(peer: Peer, blocks: Sequence[bytes]) -> Reply:
+    lines = ["POST /upload HTTP/1.1", "Host: x", bearer(), FORM_TYPE, "Transfer-Encoding: chunked"]
+    peer.send("\r\n".join(lines) + "\r\n\r\n").send(chunked(blocks))
+    return peer.reply()
+
+
 def test_a_chunked_body_is_counted(start: Start) -> None:
     """UP-7, UP-11: nobody says how long it is, so it is refused where it becomes too long, and the client learns it."""
     server = start(limits=SMALL)
@@ -777,12 +804,6 @@ def test_a_chunked_upload(server: Running) -> None:
         for blocks in ([GOOD], [GOOD[at : at + 7] for at in range(0, len(GOOD), 7)]):
             assert post_chunked(peer, blocks).status == 200
             assert peer.get("/a/x").body == b"content"
-
-
-def post_chunked(peer: Peer, blocks: Sequence[bytes]) -> Reply:
-    lines = ["POST /upload HTTP/1.1", "Host: x", bearer(), FORM_TYPE, "Transfer-Encoding: chunked"]
-    peer.send("\r\n".join(lines) + "\r\n\r\n").send(chunked(blocks))
-    return peer.reply()
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -865,6 +886,16 @@ def test_a_refused_lock_comes_before_the_body(start: Start) -> None:
         assert peer.rest() == b""
 
 
+def ask_for_x(peer: Peer, order: str) -> None:
+    """A request that will have to wait for a/x, on the wire; `peer` is not yet read."""
+    if order == "download":
+        peer.send("GET /a/x HTTP/1.1\r\nHost: x\r\n\r\n")
+    else:
+        body = form(("path", None, "a"), ("file0", "x", NEW))
+        head = "\r\n".join(["POST /upload HTTP/1.1", "Host: x", bearer(), FORM_TYPE, f"Content-Length: {len(body)}"])
+        peer.send(head.encode() + b"\r\n\r\n" + body)
+
+
 @pytest.mark.parametrize("order", ["upload", "download"])
 def test_who_waits_gets_the_key_when_the_upload_ends(start: Start, order: str) -> None:
     """UP-9, DL-6"""
@@ -888,16 +919,6 @@ def test_the_key_of_an_uploader_that_vanishes_is_free_at_once(start: Start, orde
             half.vanish()
             assert peer.reply().status == (404 if order == "download" else 200)
         assert list(half.uploads.iterdir()) == []
-
-
-def ask_for_x(peer: Peer, order: str) -> None:
-    """A request that will have to wait for a/x, on the wire; `peer` is not yet read."""
-    if order == "download":
-        peer.send("GET /a/x HTTP/1.1\r\nHost: x\r\n\r\n")
-    else:
-        body = form(("path", None, "a"), ("file0", "x", NEW))
-        head = "\r\n".join(["POST /upload HTTP/1.1", "Host: x", bearer(), FORM_TYPE, f"Content-Length: {len(body)}"])
-        peer.send(head.encode() + b"\r\n\r\n" + body)
 
 
 def test_an_upload_that_falls_silent_is_dropped(start: Start) -> None:
@@ -962,10 +983,6 @@ def test_a_client_that_waits_for_100_is_refused_without_a_body(server: Running) 
     with server.peer() as peer:
         assert peer.send("\r\n".join([*lines, bearer()]) + "\r\n\r\n").reply().status == 100
         assert peer.send(body).reply().status == 200
-
-
-def sidecar_name(key: str) -> str:
-    return f".metadata/{hashlib.sha512(key.encode()).hexdigest()}.headers"
 
 
 def test_the_object_remembers_owner_and_type(desk: Desk) -> None:
@@ -1370,6 +1387,17 @@ def test_a_long_list_is_streamed(server: Running) -> None:
 # ---- MT: metrics
 
 
+def samples(reply: Reply) -> list[tuple[str, dict[str, str], float]]:
+    found = [sample for family in text_string_to_metric_families(reply.text) for sample in family.samples]
+    return [(sample.name, sample.labels, sample.value) for sample in found]
+
+
+def one(reply: Reply, name: str, **labels: str) -> float:
+    """The value of the one sample that has this name and these labels."""
+    (value,) = [value for found in samples(reply) for value in found[2:] if found[:2] == (name, labels)]
+    return value
+
+
 def test_metrics(server: Running) -> None:
     """MT-1: Prometheus can read it, and it counts what happened."""
     with server.peer() as peer:
@@ -1403,34 +1431,7 @@ def test_waits_are_measured(start: Start) -> None:
     assert one(reply, "kcistorage_lock_wait_seconds_sum") >= IMPATIENT.lock_seconds
 
 
-def samples(reply: Reply) -> list[tuple[str, dict[str, str], float]]:
-    found = [sample for family in text_string_to_metric_families(reply.text) for sample in family.samples]
-    return [(sample.name, sample.labels, sample.value) for sample in found]
-
-
-def one(reply: Reply, name: str, **labels: str) -> float:
-    """The value of the one sample that has this name and these labels."""
-    (value,) = [value for found in samples(reply) for value in found[2:] if found[:2] == (name, labels)]
-    return value
-
-
 # ---- LG: log
-
-PAIR = re.compile(r'([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"]*))(?: |$)')
-
-
-def values(line: str) -> dict[str, str]:
-    """A logfmt line, read strictly: pairs, a space between them, and nothing else."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(line):
-        match = PAIR.match(line, at)
-        assert match is not None, f"not logfmt at {line[at:]!r}"
-        name, text, word = match.groups()
-        assert name not in found
-        found[name] = word if text is None else json.loads(f'"{text}"')
-        at = match.end()
-    return found
 
 
 def test_a_line_for_each_request(server: Running) -> None:

@@ -177,15 +177,6 @@ def test_where_bytes_are_cut_decides_nothing(data: bytes, chance: random.Random)
     assert pieces == whole
 
 
-@PROPERTY
-@given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
-@example(data=b"", cuts=[])
-def test_any_bytes_are_a_head_or_a_refusal(data: bytes, cuts: list[int]) -> None:
-    """Invariant: nothing but BadHead is ever raised, here and in what is read from the head afterwards."""
-    read_in_full(data)
-    assert verdict(data, [min(cut, len(data)) for cut in cuts]) == verdict(data, [])
-
-
 def read_in_full(raw: bytes) -> None:
     """Asks of a head all that the server does; lets nothing pass but BadHead."""
     refusal = None
@@ -205,6 +196,15 @@ def read_in_full(raw: bytes) -> None:
     assert length is None or 0 <= length < 10**18
     assert head.path.startswith("/")
     assert not any(set(value) & set("\r\n\0") for value in (head.method, head.target, *head.fields.values()))
+
+
+@PROPERTY
+@given(data=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=5))
+@example(data=b"", cuts=[])
+def test_any_bytes_are_a_head_or_a_refusal(data: bytes, cuts: list[int]) -> None:
+    """Invariant: nothing but BadHead is ever raised, here and in what is read from the head afterwards."""
+    read_in_full(data)
+    assert verdict(data, [min(cut, len(data)) for cut in cuts]) == verdict(data, [])
 
 
 PIECES = st.one_of(
