@@ -1095,7 +1095,7 @@ def test_an_upload_that_stops_is_408_and_frees_its_key(both: tuple[Start, Dial])
     with dial(server) as peer:
         assert peer.get("/a/b.txt").status == 404
         assert peer.upload(token(), "a", "b.txt", b"content").status == 200
-    assert [line["status"] for line in accesses(server)] == ["408", "404", "200"]
+    assert sorted(line["status"] for line in accesses(server)) == ["200", "404", "408"]  # a line follows its answer
 
 
 def test_a_body_may_take_its_time_as_long_as_it_moves(both: tuple[Start, Dial]) -> None:
