@@ -6,7 +6,7 @@ meant to be read once from top to bottom; `kcistorage_parts` holds the leaves it
 
 The way of a request:
 
-    socket -> Connection -> heads.parse_head -> Exchange -> Site: gates, routes -> Handler.respond -> Answer -> send
+    socket -> Lobby -> Connection -> heads.parse_head -> Exchange -> Site: gates, routes -> Handler -> Answer -> send
        Upload     token -> form parts -> key -> permission -> locks.holding(key) -> driver.create -> commit -> 200
        Download   key -> locks.reading(key) -> driver.open -> preconditions.decide -> 200 206 304 412 416
 
@@ -47,6 +47,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -58,6 +59,7 @@ from typing import (
     Optional,
     Protocol,
     Union,
+    runtime_checkable,
 )
 from urllib.parse import quote, unquote
 
@@ -234,6 +236,10 @@ class LockTable:
     def __len__(self) -> int:
         return len(self._keys)
 
+    def is_free(self, key: str) -> bool:
+        """Whether nobody holds or awaits `key` at this moment."""
+        return key not in self._keys
+
     def holding(self, key: str, seconds: float, otherwise: Refusal) -> Hold:
         """Has `key` alone inside a `with` block; refuses with `otherwise` when that takes longer than `seconds`."""
         return Hold(self, key, False, seconds, otherwise)
@@ -324,7 +330,9 @@ class Wire:
         self._buffer, self._at = b"", 0  # what was received, and how much of it is used up
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._patience = {socket.SO_RCVTIMEO: 0.0, socket.SO_SNDTIMEO: 0.0}  # seconds, as they are set
-        self._idle = limits.head  # a new connection is opened to say something; later ones may rest
+        self.idle_seconds = limits.head  # a new connection is opened to say something; later ones may rest
+        self.waits = True  # whether `send` may wait for the peer; else it keeps what there is for `send_kept`
+        self.kept = b""  # not sent yet
 
     def _be_patient(self, direction: int, seconds: float) -> None:
         if self._tls:
@@ -385,7 +393,7 @@ class Wire:
             if begun and not deadline:
                 deadline = time.monotonic() + self.limits.head
             try:
-                data = self.receive(HEAD_BYTES, deadline - time.monotonic() if deadline else self._idle)
+                data = self.receive(HEAD_BYTES, deadline - time.monotonic() if deadline else self.idle_seconds)
             except TimedOut:
                 if begun:
                     raise Refused(408, "head-timeout", "Timeout waiting for the request head") from None
@@ -395,15 +403,54 @@ class Wire:
             seen = len(received)
             received += data
         head, self._buffer = split
-        self._at, self._idle = 0, self.limits.keep_alive
+        self._at, self.idle_seconds = 0, self.limits.keep_alive
+        return head
+
+    def glance(self) -> Optional[bytes]:
+        """The next request head if all of it is here. Never waits; not for TLS. What came of it is kept."""
+        try:
+            received = self.socket.recv(HEAD_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise Disconnected from error
+        if not received:
+            raise Disconnected
+        self._buffer, self._at = self._buffer[self._at :] + received, 0
+        split = heads.take_head(self._buffer)
+        if split is None:
+            return None
+        head, self._buffer = split
+        self.idle_seconds = self.limits.keep_alive
         return head
 
     def send(self, data: bytes) -> None:
+        if not self.waits:
+            self.kept += data
+            return
         self._be_patient(socket.SO_SNDTIMEO, self.limits.body_idle)
         try:
             self.socket.sendall(data)
         except OSError as error:
             raise Disconnected from error
+
+    def send_kept(self) -> bool:
+        """Sends what `send` kept, without waiting; says whether all of it is out."""
+        try:
+            sent = self.socket.send(self.kept, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise Disconnected from error
+        self.kept = self.kept[sent:]
+        return not self.kept
+
+    def wait(self) -> None:
+        """From now on `send` may wait, as it does first for what it kept."""
+        self.waits = True
+        kept, self.kept = self.kept, b""
+        if kept:
+            self.send(kept)
 
     @contextlib.contextmanager
     def corked(self) -> Iterator[None]:
@@ -457,6 +504,18 @@ class Wire:
             while time.monotonic() < deadline and self.receive(READ_BYTES, LINGER_IDLE):
                 continue
 
+    def end_sending(self) -> None:
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise Disconnected from error
+
+    def discard(self) -> None:
+        """Throws away what came, without waiting; raises Disconnected at the end of the stream."""
+        with contextlib.suppress(BlockingIOError):
+            if not self.socket.recv(READ_BYTES, socket.MSG_DONTWAIT):
+                raise Disconnected
+
     def abort(self) -> None:
         """Ends with a reset, and without a leave: what was sent so far must not be taken for the whole."""
         with contextlib.suppress(OSError):
@@ -485,15 +544,16 @@ CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)
 class Body:
     """A request's body, read as it arrives, with either framing. One thread."""
 
+    received = 0  # bytes of content
+    _limit: Optional[int] = None
+    _broken = False  # after an error nobody can say where the next request begins
+
     def __init__(self, wire: Wire, length: Optional[int], awaits_continue: bool) -> None:
         self._wire = wire
         self.length = length
-        self.received = 0  # bytes of content
         self.done = length == 0
         self._rest = length or 0  # bytes to the end of the body or of the current chunk
         self._awaits_continue = awaits_continue and not self.done
-        self._limit: Optional[int] = None
-        self._broken = False  # after an error nobody can say where the next request begins
 
     def limit(self, most: int) -> None:
         """Refuses a body of more than `most` bytes: at once where its length is declared, else when it is exceeded."""
@@ -570,19 +630,29 @@ STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for
 BODILESS = frozenset([204, 304])
 
 
+@lru_cache(maxsize=4096)  # of clients that ask for one object, most get the same. Measured: 0.4 us, against 1.5 us
+def field_lines(headers: tuple[tuple[str, str], ...]) -> str:
+    """Headers as they are sent; raises ValueError where one would break out of its line."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if not lines.count("\n") == lines.count("\r") == len(headers):
+        raise ValueError(f"line break in a header of {headers}")
+    return lines
+
+
 class Exchange:
     """One request, what a handler may ask of it, and the sending of its answer. One thread."""
+
+    key = ""  # for the log, as the next two
+    owner = ""
+    state = ""
+    unframed = False  # whether the answer ends where the connection does (RFC 9112 6.3)
+    begun = False  # whether some of the answer is on the wire
+    sent = 0  # bytes of the answer's body
 
     def __init__(self, wire: Wire, head: heads.Head, address: str) -> None:
         self.head, self.fields, self.method, self.path = head, head.fields, head.method, head.path
         self.address = address  # the client's, behind trusted proxies
         self.wire = wire
-        self.key = ""  # for the log, as the next two
-        self.owner = ""
-        self.state = ""
-        self.unframed = False  # whether the answer ends where the connection does (RFC 9112 6.3)
-        self.begun = False  # whether some of the answer is on the wire
-        self.sent = 0  # bytes of the answer's body
         self.keep_alive = heads.keeps_alive(head)
         self.body = Body(wire, heads.body_length(head), heads.expects_continue(head))
 
@@ -614,9 +684,7 @@ class Exchange:
         self.wire.send(data)
 
     def _head(self, answer: Answer, common: str, length: Optional[int], chunked: bool) -> bytes:
-        fields = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
-        if not fields.count("\n") == fields.count("\r") == len(answer.headers):
-            raise ValueError(f"line break in a header of {answer.headers}")
+        fields = field_lines(tuple(answer.headers))
         framing = ""
         if answer.status not in BODILESS:
             framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
@@ -667,7 +735,16 @@ class Handler(Protocol):
     def respond(self, exchange: Exchange) -> Answer: ...
 
 
+@runtime_checkable
+class QuickHandler(Handler, Protocol):
+    """A handler that can answer some requests without waiting: for a lock, a disk, the network, or the client."""
+
+    def at_once(self, exchange: Exchange) -> Optional[Answer]:
+        """The answer, its body in memory; None where `respond` shall give it. Of requests without a body."""
+
+
 Gate = Callable[[Exchange], None]  # raises Refused, or lets pass
+QUICK_METHODS = frozenset(["GET", "HEAD"])
 KNOWN_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"])
 
 
@@ -678,6 +755,13 @@ class Site:
         self, gates: Sequence[Gate], routes: Mapping[str, Mapping[str, Handler]], otherwise: Mapping[str, Handler]
     ) -> None:
         self._gates, self._routes, self._otherwise = gates, routes, otherwise
+        self._quick = {path: self._quick_one(methods) for path, methods in routes.items()}
+        self._quick_otherwise = self._quick_one(otherwise)
+
+    @staticmethod
+    def _quick_one(methods: Mapping[str, Handler]) -> Optional[QuickHandler]:
+        handler = methods.get("GET")
+        return handler if isinstance(handler, QuickHandler) else None
 
     def respond(self, exchange: Exchange) -> Answer:
         for gate in self._gates:
@@ -688,6 +772,15 @@ class Site:
             self._refuse_method(exchange.method, methods)
         return handler.respond(exchange)
 
+    def at_once(self, exchange: Exchange) -> Optional[Answer]:
+        """What `respond` would give, for a GET or HEAD whose handler can tell without waiting; else None."""
+        handler = self._quick.get(exchange.path, self._quick_otherwise)
+        if handler is None or exchange.method not in QUICK_METHODS or not exchange.body.done:
+            return None
+        for gate in self._gates:
+            gate(exchange)
+        return handler.at_once(exchange)
+
     @staticmethod
     def _refuse_method(method: str, methods: Mapping[str, Handler]) -> NoReturn:
         if method not in KNOWN_METHODS:  # ST-2
@@ -697,63 +790,159 @@ class Site:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The server: a thread accepts, one thread a connection serves
+# The server: a thread accepts; connections rest together in the lobby, whose thread answers what takes no waiting; for
+# everything else a connection has a thread of its own
 # ---------------------------------------------------------------------------------------------------------------------
 
 FRAMING = frozenset(["content-length", "transfer-encoding", "expect"])  # what a refused head may have got wrong
 REFUSAL_SLOTS = 64  # connections above the cap that are still told 503; beyond them the door is just shut
 Identify = Callable[[str, heads.Fields], str]  # peer address, request fields -> client address
+Respond = Callable[[Exchange], Optional[Answer]]
 
 
-class Connection(socketserver.BaseRequestHandler):
-    """One connection: its requests one after the other, in its own thread."""
+def access_line(exchange: Exchange, status: int, reason: str, seconds: float) -> str:
+    """What the log says of a request (LG-1)."""
+    head = exchange.head
+    text = (
+        f'event=access ip="{exchange.address}" status={status} bytes={exchange.sent}'
+        f" method={head.method} target={quoted(head.target)} path={quoted(exchange.key)} seconds={seconds:.4f}"
+    )
+    if exchange.owner:
+        text += f" owner={quoted(exchange.owner)}"
+    elif "user-agent" in exchange.fields:
+        text += f" ua={quoted(exchange.fields['user-agent'])}"
+    if exchange.state:
+        text += f" state={exchange.state}"
+    if exchange.body.received:
+        text += f" received={exchange.body.received}"
+    if reason:
+        text += f" reason={reason}"
+    return text
 
-    server: StorageServer
 
-    def setup(self) -> None:
+class Connection:
+    """One connection: its requests one after the other. The lobby calls, or a thread of its own; never both."""
+
+    def __init__(self, sock: socket.socket, client_address: Any, server: StorageServer) -> None:
+        self.socket, self.server = sock, server
+        self.peer: str = client_address[0] if client_address else ""
+        self.wire = Wire(sock, server.limits)
         self.idle = False  # between two requests
-        self.peer = self.client_address[0] if self.client_address else ""
-        self.crowded = self.server.enter(self)
+        self._light = False  # whether its last request was one for the lobby
+        self.deadline = 0.0  # of its rest in the lobby
+        self._leaving = False  # whether the last answer is out
+        self._turn: Callable[[], bool] = self._exchange  # what its own thread does first
 
-    def finish(self) -> None:
-        self.server.leave(self)
+    def rest(self) -> None:
+        """Before it comes into the lobby."""
+        self.idle, self.wire.waits = True, False
+        self.deadline = time.monotonic() + self.wire.idle_seconds
 
-    def handle(self) -> None:
+    def serve(self) -> None:
+        """In its own thread: until the connection ends or comes to rest."""
+        rests = False
         try:
-            self.wire = Wire(self._secured(), self.server.limits)
-            with contextlib.closing(self.wire):
-                self._converse()
-        except (Disconnected, OSError) as error:  # a peer that left, or never spoke TLS, is no news
+            rests = self._converse()
+        except (Disconnected, OSError) as error:
+            self.lost(error)
+        finally:
+            if not (rests and self.server.lobby.admit(self)):
+                self.end()
+
+    def lost(self, error: Exception) -> None:
+        """A peer that left, or never spoke TLS, is no news; least of all one that had nothing to say any more."""
+        if error.__cause__ is not None or not isinstance(error, Disconnected):
             self.server.log.debug("disconnect", ip=self.peer, error=type(error).__name__)
 
-    def _converse(self) -> None:
-        if self.crowded:
-            self._refuse_head(Refused(503, "too-many-connections", "Too many connections", [("Retry-After", "1")]))
-            return
-        while self._exchange():
-            continue
+    def end(self) -> None:
+        self.wire.close()
+        self.server.leave(self)
 
-    def _secured(self) -> socket.socket:
-        """The socket, after the TLS handshake where there is one: not in the accept loop, which it would stall."""
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _converse(self) -> bool:
+        """Says whether the connection may rest; else it is over."""
+        self.idle = False
         if self.server.tls is not None:
-            self.request.settimeout(self.server.limits.head)
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True)
-            self.request.settimeout(None)
-        return self.request  # type: ignore[no-any-return]
+            self.wire = Wire(self._secured(self.server.tls), self.server.limits)
+        self.wire.wait()
+        while self._turn():
+            self._turn = self._exchange
+            if self._light and not self.wire.has_buffered():
+                return True
+        return False
 
-    def _exchange(self) -> bool:
-        """Serves one request; says whether another may follow."""
+    def _secured(self, context: ssl.SSLContext) -> ssl.SSLSocket:
+        """The socket after the TLS handshake: not in the accept loop, which it would stall."""
+        self.socket.settimeout(self.server.limits.head)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.socket.settimeout(None)
+        return self.socket
+
+    def refuse_entry(self) -> None:
+        """Makes its first turn the last one."""
+        crowded = Refused(503, "too-many-connections", "Too many connections", [("Retry-After", "1")])
+        self._turn = partial(self._refuse_head, crowded)
+
+    def attend(self) -> bool:
+        """In the lobby, when something came: does what takes no waiting. Says whether the connection may stay there.
+
+        Any answer is left for `hand_over`. Raises Disconnected when the connection is over.
+        """
+        if self._leaving:
+            self.wire.discard()
+            return True
+        try:
+            raw = self.wire.glance()
+        except heads.BadHead:
+            return False
+        if raw is None:
+            return not self.wire.has_buffered()
+        if not self._answer_at_once(raw):
+            self._turn = partial(self._exchange, raw)
+            return False
+        return True
+
+    def hand_over(self) -> bool:
+        """In the lobby, after `attend`: sends what there is. Says whether the connection may stay there."""
+        if self.wire.kept and not self.wire.send_kept():
+            return False
+        if self._leaving:
+            self.wire.end_sending()
+        return self._leaving or not self.wire.has_buffered()
+
+    def _answer_at_once(self, raw: bytes) -> bool:
+        """Whether the request could be answered here and now."""
+        try:
+            exchange = self._open(heads.parse_head(raw))
+        except (Refused, heads.BadHead):
+            return False
+        began = time.monotonic()
+        answer, reason = self._respond(self.server.site.at_once, exchange)
+        if answer is None:
+            return False
+        self._finish(exchange, answer, reason, began)
+        self.deadline = began + self.wire.limits.keep_alive
+        if not exchange.keep_alive:  # as Wire.linger, but there is no body that would be worth a long wait
+            self._leaving, self.deadline, self._turn = True, began + LINGER_IDLE, self._linger
+        return True
+
+    def _linger(self) -> bool:
+        self.wire.linger()
+        return False
+
+    def _open(self, head: heads.Head) -> Exchange:
+        return Exchange(self.wire, head, self.server.identify(self.peer, head.fields))
+
+    def _exchange(self, raw: Optional[bytes] = None) -> bool:
+        """Serves one request, whose head may be here already; says whether another may follow."""
         head = heads.NO_HEAD
         try:
-            raw = self._await_head()
+            raw = raw or self._await_head()
             if raw is None:
                 return False
             head = heads.parse_head(raw)
-            exchange = Exchange(self.wire, head, self.server.identify(self.peer, head.fields))
+            exchange = self._open(head)
         except (Refused, heads.BadHead) as error:
-            self._refuse_head(refusal(error), head)
-            return False
+            return self._refuse_head(refusal(error), head)
         return self._serve(exchange)
 
     def _await_head(self) -> Optional[bytes]:
@@ -763,28 +952,23 @@ class Connection(socketserver.BaseRequestHandler):
         finally:
             self.idle = False
 
-    def _refuse_head(self, refused: Refused, head: heads.Head = heads.NO_HEAD) -> None:
+    def _refuse_head(self, refused: Refused, head: heads.Head = heads.NO_HEAD) -> bool:
         """Answers what could not become an exchange, and ends the connection."""
         told = {name: value for name, value in head.fields.items() if name not in FRAMING}
-        address = self.server.identify(self.peer, told)
-        exchange = Exchange(self.wire, head._replace(fields={**told, "connection": "close"}), address)
+        exchange = self._open(head._replace(fields={**told, "connection": "close"}))
         if self._finish(exchange, self._refuse(refused), refused.reason, time.monotonic()):
             self.wire.linger()
+        return False
 
     def _serve(self, exchange: Exchange) -> bool:
         began = time.monotonic()
-        reason = ""
         try:
-            answer = self.server.site.respond(exchange)
+            answer, reason = self._respond(self.server.site.respond, exchange)
         except Disconnected:
             self._record(exchange, 499, "client-gone", began)
             return False
-        except Exception as error:  # noqa: BLE001  # the one place where errors become answers
-            refused = refusal(error)
-            reason = refused.reason
-            self._report(error, refused, exchange)
-            answer = self._refuse(refused)
-        exchange.keep_alive = exchange.keep_alive and not self.server.stopping
+        assert answer is not None
+        self._light = self.server.tls is None and exchange.method in QUICK_METHODS and isinstance(answer.body, bytes)
         if not self._finish(exchange, answer, reason, began):
             return False
         if not exchange.keep_alive:
@@ -792,12 +976,24 @@ class Connection(socketserver.BaseRequestHandler):
             return False
         return exchange.body.drain()
 
+    def _respond(self, respond: Respond, exchange: Exchange) -> tuple[Optional[Answer], str]:
+        """The answer, and the reason if it is a refusal."""
+        try:
+            return respond(exchange), ""
+        except Disconnected:
+            raise
+        except Exception as error:  # noqa: BLE001  # the one place where errors become answers
+            refused = refusal(error)
+            self._report(error, refused, exchange)
+            return self._refuse(refused), refused.reason
+
     @staticmethod
     def _refuse(refused: Refused) -> Answer:
         return plain(refused.status, refused.text, refused.headers)
 
     def _finish(self, exchange: Exchange, answer: Answer, reason: str, began: float) -> bool:
         """Sends and records; says whether the answer went out whole."""
+        exchange.keep_alive = exchange.keep_alive and not self.server.stopping
         whole, status, reason = self._send(exchange, answer, reason)
         self._record(exchange, status, reason, began)
         return whole
@@ -830,23 +1026,79 @@ class Connection(socketserver.BaseRequestHandler):
     def _record(self, exchange: Exchange, status: int, reason: str, began: float) -> None:
         """LG-1 and MT-1: one line, one tick."""
         seconds = time.monotonic() - began
-        head = exchange.head
-        text = (
-            f'event=access ip="{exchange.address}" status={status} bytes={exchange.sent}'
-            f" method={head.method} target={quoted(head.target)} path={quoted(exchange.key)} seconds={seconds:.4f}"
-        )
-        if exchange.owner:
-            text += f" owner={quoted(exchange.owner)}"
-        elif "user-agent" in exchange.fields:
-            text += f" ua={quoted(exchange.fields['user-agent'])}"
-        if exchange.state:
-            text += f" state={exchange.state}"
-        if exchange.body.received:
-            text += f" received={exchange.body.received}"
-        if reason:
-            text += f" reason={reason}"
-        self.server.log.write(text)
-        self.server.metrics.answered(head.method, status, reason, exchange.body.received, exchange.sent, seconds)
+        self.server.log.write(partial(self.server.account, exchange, status, reason, seconds))
+
+
+ROUND = 32  # connections that the lobby attends to before it hands over the first answer
+
+
+class Lobby(threading.Thread):
+    """Where connections rest: one thread watches all of them, and answers what is asked for if that takes no waiting.
+
+    Measured: 16 connections that ask for 4 KiB objects are served three times as fast as by a thread each, which hand
+    the GIL around four times a request. A quarter of that is due to answers that leave together: one wakes the clients,
+    the others find them awake. Where there is no epoll(7) nobody is admitted, and each connection keeps its thread.
+    """
+
+    def __init__(self, server: StorageServer) -> None:
+        super().__init__(name="lobby", daemon=True)
+        self._server = server
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._resting: dict[int, Connection] = {}  # by descriptor
+        self._door = threading.Lock()  # so that nobody comes in after the last one has gone
+        self._tick = min(1.0, server.limits.head / 4, server.limits.keep_alive / 4)  # seconds a rest may be too long
+        self._next_look = 0.0
+
+    def admit(self, connection: Connection) -> bool:
+        """Takes a connection in, from any thread; says whether it did."""
+        with self._door:
+            if self._server.stopping or self._epoll is None:
+                return False
+            connection.rest()
+            self._resting[connection.socket.fileno()] = connection
+            self._epoll.register(connection.socket.fileno(), select.EPOLLIN)
+            return True
+
+    def run(self) -> None:
+        while self._epoll is not None and not self._is_over():
+            awake = [self._resting[descriptor] for descriptor, _ in self._epoll.poll(self._tick, ROUND)]
+            for connection in [one for one in awake if self._do(one, one.attend)]:
+                self._do(connection, connection.hand_over)
+            self._dismiss_sleepers()
+
+    def _is_over(self) -> bool:
+        with self._door:
+            return self._server.stopping and not self._resting
+
+    def _do(self, connection: Connection, step: Callable[[], bool]) -> bool:
+        """Takes a step with a connection; says whether it stays."""
+        try:
+            if step():
+                return True
+            self._server.employ(self._dismiss(connection))
+        except (Disconnected, OSError) as error:
+            connection.lost(error)
+            self._dismiss(connection).end()
+        except Exception:  # noqa: BLE001  # a fault of ours costs one connection, not all that rest here
+            self._dismiss(connection).end()
+            self._server.handle_error(connection, None)
+        return False
+
+    def _dismiss(self, connection: Connection) -> Connection:
+        assert self._epoll is not None
+        descriptor = connection.socket.fileno()
+        del self._resting[descriptor]
+        self._epoll.unregister(descriptor)
+        return connection
+
+    def _dismiss_sleepers(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + self._tick
+        for connection in list(self._resting.values()):
+            if self._server.stopping or connection.deadline < now:
+                self._dismiss(connection).end()
 
 
 class StorageServer(ThreadingHTTPServer):
@@ -878,8 +1130,9 @@ class StorageServer(ThreadingHTTPServer):
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
         self._common = (0, "")
+        self.lobby = Lobby(self)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, Connection)
+        super().__init__(address, Connection)  # type: ignore[arg-type]  # called in `process_request`
 
     def server_bind(self) -> None:
         """As socketserver does it: http.server adds a reverse DNS look-up, which can hang the start."""
@@ -899,6 +1152,12 @@ class StorageServer(ThreadingHTTPServer):
             self._common = now, f"Date: {preconditions.http_date(now)}\r\nServer: kcistorage/{__version__}\r\n"
         return self._common[1]
 
+    def account(self, exchange: Exchange, status: int, reason: str, seconds: float) -> str:
+        """Counts a request and gives its line for the log: called by the log's own thread, a moment later."""
+        received, sent, state = exchange.body.received, exchange.sent, exchange.state
+        self.metrics.answered(exchange.method, status, reason, received, sent, seconds, state)
+        return access_line(exchange, status, reason, seconds)
+
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
@@ -908,13 +1167,36 @@ class StorageServer(ThreadingHTTPServer):
                 select.select([], [], [], 0.1)  # the listening socket stays readable: without a pause this would spin
             raise
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self.connections >= self.max_connections + REFUSAL_SLOTS:
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        self.lobby.start()
+        super().serve_forever(poll_interval)
 
-    def enter(self, connection: Connection) -> bool:
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Lets a connection in: to the lobby, or where it takes a handshake or a refusal to a thread."""
+        if self.connections >= self.max_connections + REFUSAL_SLOTS:
+            self.close_request(request)
+            return
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(request, client_address, self)
+        crowded = self._enter(connection)
+        if crowded:
+            connection.refuse_entry()
+        if crowded or self.tls is not None or not self.lobby.admit(connection):
+            self.employ(connection)
+
+    def employ(self, connection: Connection) -> None:
+        """Gives a connection a thread of its own."""
+        try:
+            super().process_request(connection, None)  # type: ignore[arg-type]
+        except RuntimeError:  # no more threads to be had
+            connection.end()
+            self.handle_error(connection, None)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """In the new thread. ThreadingMixIn hands on, as the request, whatever it was given."""
+        request.serve()
+
+    def _enter(self, connection: Connection) -> bool:
         """Counts a connection in; says whether it is one too many."""
         with self._changed:
             self._open.add(connection)
@@ -926,8 +1208,7 @@ class StorageServer(ThreadingHTTPServer):
             self._changed.notify_all()
 
     def shutdown_request(self, request: Any) -> None:
-        """Closes; who must be lingered for has been."""
-        self.close_request(request)
+        """Nothing: who must be lingered for has been, and is closed."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A fault of ours outside any request: one line instead of socketserver's print to stderr."""
@@ -942,7 +1223,7 @@ class StorageServer(ThreadingHTTPServer):
             for connection in self._open:
                 if connection.idle:
                     with contextlib.suppress(OSError):  # it may have gone by itself
-                        socket.socket.shutdown(connection.request, socket.SHUT_RD)  # not SSLSocket's, which unwraps
+                        socket.socket.shutdown(connection.socket, socket.SHUT_RD)  # not SSLSocket's, which unwraps
             return self._changed.wait_for(lambda: not self._open, seconds)
 
 
@@ -995,6 +1276,9 @@ class Driver(Protocol):
     def open(self, key: str) -> Optional[Found]:
         """The object, or None where there is none."""
 
+    def at_hand(self, key: str) -> Optional[Found]:
+        """The object if it is in memory and known to be current; never waits for a disk or a network."""
+
     def create(self, key: Optional[str]) -> contextlib.AbstractContextManager[Incoming]:
         """A new object; leaving the block without a commit leaves no trace. `key` is None while it is not known yet."""
 
@@ -1018,6 +1302,8 @@ def object_body(found: Found, pieces: Sequence[Union[bytes, Span]]) -> Union[byt
     """Spans of an object, with literal bytes between them."""
     if found.content is None:
         return FileBody(found.descriptor, pieces)
+    if pieces[0] == (0, found.size):
+        return found.content
     return b"".join([piece if isinstance(piece, bytes) else found.content[slice(*piece)] for piece in pieces])
 
 
@@ -1030,11 +1316,20 @@ def answer_ranges(found: Found, content_type: str, spans: Sequence[Span], header
     return Answer(206, told, object_body(found, [*pieces, end]))
 
 
+@lru_cache(maxsize=4096)  # Measured: 0.4 us, against 2 us
+def object_headers(content_type: str, etag: str, modified: int, others: Headers) -> Headers:
+    told = (("Content-Type", content_type), ("Accept-Ranges", "bytes"), ("ETag", etag))
+    return (*told, ("Last-Modified", preconditions.http_date(modified)), *others)
+
+
 def answer_object(exchange: Exchange, found: Found, content_type: str, headers: Headers) -> Answer:
     """The answer to a GET or HEAD of an object (DL-4, DL-5). Takes over the descriptor."""
+    told = object_headers(content_type, found.etag, found.modified, headers)
+    if preconditions.absent(exchange.fields):
+        return Answer(200, told, object_body(found, [(0, found.size)]))
     what = preconditions.Representation(found.size, found.etag, found.modified)
     decision = preconditions.decide(exchange.method, exchange.fields, what)
-    validators = [("ETag", found.etag), ("Last-Modified", preconditions.http_date(found.modified))]
+    validators = [header for header in told if header[0] in ("ETag", "Last-Modified")]
     if not decision.spans:
         if found.content is None:
             os.close(found.descriptor)
@@ -1043,9 +1338,8 @@ def answer_object(exchange: Exchange, found: Found, content_type: str, headers: 
         raise failed(decision.status, found.size)
     if len(decision.spans) > 1:
         return answer_ranges(found, content_type, decision.spans, [*validators, *headers])
-    told = [("Content-Type", content_type), ("Accept-Ranges", "bytes"), *validators, *headers]
     if decision.status == 206:
-        told.append(("Content-Range", preconditions.content_range(decision.spans[0], found.size)))
+        told = (*told, ("Content-Range", preconditions.content_range(decision.spans[0], found.size)))
     return Answer(decision.status, told, object_body(found, decision.spans))
 
 
@@ -1062,6 +1356,8 @@ class Constant:
 
     def respond(self, exchange: Exchange) -> Answer:
         return self._answer
+
+    at_once = respond
 
 
 class Credentials:
@@ -1268,8 +1564,8 @@ DOWNLOAD_WAITED: Refusal = (408, "download-locked", "Timeout waiting for upload"
 class Download:
     """GET /<key> (DL-1 to DL-8)."""
 
-    def __init__(self, driver: Driver, locks: LockTable, metrics: Metrics, wait_seconds: float = 30.0) -> None:
-        self._driver, self._locks, self._metrics, self._wait_seconds = driver, locks, metrics, wait_seconds
+    def __init__(self, driver: Driver, locks: LockTable, wait_seconds: float = 30.0) -> None:
+        self._driver, self._locks, self._wait_seconds = driver, locks, wait_seconds
 
     def respond(self, exchange: Exchange) -> Answer:
         key = names.requested_key(exchange.path)
@@ -1282,12 +1578,28 @@ class Download:
             found = self._driver.open(key)
         if found is None:
             raise self._not_found(key)
+        return self._answer(exchange, key, found)
+
+    def at_once(self, exchange: Exchange) -> Optional[Answer]:
+        """What is in memory; nothing private ever is."""
+        key = names.requested_key(exchange.path)
+        found = self._driver.at_hand(key) if key is not None and self._locks.is_free(key) else None
+        if key is None or found is None:
+            return None
+        exchange.key = key
+        return self._answer(exchange, key, found)
+
+    def _answer(self, exchange: Exchange, key: str, found: Found) -> Answer:
         exchange.state = found.state
-        self._metrics.downloaded(found.state)
-        stored = names.valid_media_type(found.content_type)  # else a sidecar by hand, which could break the head
-        content_type = found.content_type if stored else names.content_type(key)
-        headers = [("Content-Disposition", names.content_disposition(key)), NOSNIFF]
-        return answer_object(exchange, found, content_type, headers)
+        return answer_object(exchange, found, *self._told(key, found.content_type))
+
+    @staticmethod
+    @lru_cache(maxsize=4096)  # Measured: 0.2 us, against 3 us
+    def _told(key: str, content_type: str) -> tuple[str, Headers]:
+        """The media type of an object, and the headers that go by its key."""
+        if not names.valid_media_type(content_type):  # nobody said, or a sidecar by hand, which could break the head
+            content_type = names.content_type(key)
+        return content_type, (("Content-Disposition", names.content_disposition(key)), NOSNIFF)
 
     @staticmethod
     def _not_found(key: str) -> Refused:
@@ -1327,10 +1639,11 @@ class Unlisted:
 class MetricsPage:
     """GET /metrics (MT-1)."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, log: Log) -> None:
+        self._metrics, self._log = metrics, log
 
     def respond(self, exchange: Exchange) -> Answer:
+        self._log.flush()  # what it has not written is not counted either
         return Answer(200, [("Content-Type", self._metrics.CONTENT_TYPE), NOSNIFF], self._metrics.text())
 
 
@@ -1578,9 +1891,9 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
             "/v1/file": {"POST": upload},
             "/v1/checkauth": {"GET": CheckAuth(credentials)},
             "/v1/list": {"GET": Listing(driver) if config.list.enabled else Unlisted()},
-            "/metrics": {"GET": MetricsPage(metrics)},
+            "/metrics": {"GET": MetricsPage(metrics, log)},
         },
-        otherwise={"GET": Download(driver, locks, metrics, limits.lock_seconds)},
+        otherwise={"GET": Download(driver, locks, limits.lock_seconds)},
     )
 
 

@@ -176,5 +176,8 @@ def expects_continue(head: Head) -> bool:
 
 def keeps_alive(head: Head) -> bool:
     """RFC 9112 9.3: whether the client lets the connection persist."""
-    options = {option.strip().lower() for option in head.fields.get("connection", "").split(",")}
+    named = head.fields.get("connection")
+    if named is None:
+        return head.minor > 0
+    options = {option.strip().lower() for option in named.split(",")}
     return "close" not in options and (head.minor > 0 or "keep-alive" in options)

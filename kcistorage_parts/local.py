@@ -222,6 +222,9 @@ class SmallObjects:
         self._lock = threading.Lock()
         self._bytes = 0
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._objects
+
     def get(self, key: str, status: os.stat_result) -> Optional[Stored]:
         found = self._objects.get(key)
         return found[1] if found is not None and found[0] == identity(status) else None
@@ -329,13 +332,22 @@ class LocalDriver:
     def _sidecar(self, key: str) -> bytes:
         return self._private + hashlib.sha512(key.encode()).hexdigest().encode()
 
+    def at_hand(self, key: str) -> Optional[Stored]:
+        """A small object that was read before. Takes one stat(2), of a file whose inode the kernel has at hand too."""
+        if key not in self._small:
+            return None
+        try:
+            return self._small.get(key, os.stat(self._path(key)))
+        except OSError:
+            return None
+
     def open(self, key: str) -> Optional[Stored]:
         """The object, or None where there is none."""
+        small = self.at_hand(key)
+        if small is not None:
+            return small
         path = self._path(key)
         try:
-            small = self._small.get(key, os.stat(path))
-            if small is not None:
-                return small
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo must not hang us
         except OSError as error:
             if error.errno in NO_OBJECT:

@@ -144,11 +144,13 @@ class Metrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
-    def answered(self, method: str, status: int, reason: str, received: int, sent: int, seconds: float) -> None:
+    def answered(
+        self, method: str, status: int, reason: str, received: int, sent: int, seconds: float, state: str = ""
+    ) -> None:
         """A request came to its end.
 
         `received` and `sent` are the bytes of its body that were read and of its answer; `reason` is empty if all went
-        well, else one of the documented words.
+        well, else one of the documented words; `state` of an object that was found is `cached` or `uncached`.
         """
         counted_method = method if method in METHODS else "other"
         bucket = bisect_left(BUCKETS, seconds)
@@ -156,6 +158,8 @@ class Metrics(Collector):
             self._requests[counted_method, status] += 1
             if reason:
                 self._errors[reason] += 1
+            if state:
+                self._states[state] += 1
             self._received += received
             self._sent += sent
             self._durations[bucket] += 1
@@ -165,11 +169,6 @@ class Metrics(Collector):
         """A request waited for an upload to the same key (UP-9, DL-6), whether or not it got its turn."""
         with self._lock:
             self._lock_waits.add(seconds)
-
-    def downloaded(self, state: str) -> None:
-        """An object was sent: `cached` or `uncached`."""
-        with self._lock:
-            self._states[state] += 1
 
     def backend(self, operation: str, seconds: float) -> None:
         """The storage behind a driver was asked for something."""

@@ -99,9 +99,9 @@ def test_waits_cache_and_backend() -> None:
     metrics = fresh()
     metrics.lock_waited(0.25)
     metrics.lock_waited(30.0)
-    metrics.downloaded("cached")
-    metrics.downloaded("cached")
-    metrics.downloaded("uncached")
+    metrics.answered("GET", 200, "", 0, 0, 0.0, "cached")
+    metrics.answered("GET", 200, "", 0, 0, 0.0, "cached")
+    metrics.answered("GET", 200, "", 0, 0, 0.0, "uncached")
     metrics.backend("open", 0.5)
     metrics.backend("create", 2.0)
     metrics.backend("create", 4.0)
@@ -157,7 +157,7 @@ def test_threads() -> None:
         for number in range(2000):
             metrics.answered("GET", 200 + number % 50, "key-missing", 1, 2, 0.01)
             metrics.backend(f"operation-{number % 30}", 1.0)
-            metrics.downloaded("cached")
+            metrics.answered("GET", 200, "", 0, 0, 0.0, "cached")
             metrics.lock_waited(1.0)
 
     threads = [threading.Thread(target=count) for _ in range(4)]

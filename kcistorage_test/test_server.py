@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 import kcistorage
 from kcistorage import Answer, Body, Exchange, FileBody, LimitOptions, Refused, Site, StorageServer, StreamBody, Wire
 from kcistorage_parts import heads
-from kcistorage_parts.heads import BadHead
+from kcistorage_parts.heads import BadHead, parse_head
 from kcistorage_test.conftest import SECRET, Running, Start, token
 from kcistorage_test.talk import FORM_TYPE, Peer, Reply, chunked, form, part
 
@@ -334,11 +334,12 @@ def test_a_head_that_comes_byte_by_byte_costs_little_for_each() -> None:
 
 
 def heads_of(data: bytes, cuts: Sequence[int]) -> list[object]:
-    """All that a wire makes of these bytes: heads, and the refusal that ends it or None for the end of the stream."""
+    """All that a wire makes of these bytes: good heads, and the refusal that ends them."""
     wire = wire_of(data, cuts)
     found: list[object] = []
     try:
         while (raw_head := wire.read_head()) is not None:
+            parse_head(raw_head)
             found.append(raw_head)
     except BadHead as error:
         found.append(error.status)
@@ -1190,7 +1191,7 @@ def test_nagles_algorithm_is_off(both: tuple[Start, Dial]) -> None:
     with dial(server) as peer:
         assert peer.get("/").status == 200
         (connection,) = server.server._open
-        assert connection.request.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # ---- Clients that vanish
@@ -1951,7 +1952,7 @@ def test_no_thread_to_be_had_is_a_fault_of_that_connection_alone(
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         with server.peer() as peer, contextlib.suppress(ConnectionResetError):
-            assert peer.send(raw("GET / HTTP/1.1")).rest() == b""
+            assert peer.send(raw("GET /v1/list HTTP/1.1")).rest() == b""
     assert "new thread" in values(server.wait_for_log("event=error"))["trace"]
     with server.peer() as peer:
         assert peer.get("/").status == 200
