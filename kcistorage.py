@@ -67,7 +67,7 @@ from kcistorage_parts import formdata, guards, heads, names, preconditions, toke
 from kcistorage_parts.local import PRIVATE, LocalDriver
 from kcistorage_parts.logfmt import Log, quoted
 from kcistorage_parts.metrics import Metrics
-from kcistorage_parts.settings import ConfigError, secret, section, wrong
+from kcistorage_parts.settings import NOT_SHOWN, ConfigError, secret, section, shown, wrong
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,7 +110,12 @@ OS_FAILURES: tuple[tuple[tuple[int, ...], Refusal], ...] = (
     ((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), KEY_CONFLICT),
     ((errno.ENAMETOOLONG,), (400, "key-too-long-here", "Path is too long for the storage of this server")),
     ((errno.EMFILE, errno.ENFILE, errno.ENOMEM), (503, "overloaded", "Server is out of resources")),
+    ((errno.EBUSY,), (503, "backend-busy", "Storage backend is overloaded")),
+    ((errno.ESTALE,), (503, "object-replaced", "Object was replaced meanwhile, try again")),
+    ((errno.ENOLCK,), (503, "lease-lost", "Upload lost its lock, try again")),
 )
+UNREACHABLE: Refusal = (502, "backend-unreachable", "Storage backend cannot be reached")
+SILENT: Refusal = (503, "backend-timeout", "Storage backend does not answer")
 STORAGE_FAILED: Refusal = (503, "storage-failed", "Storage is unavailable")
 INTERNAL_ERROR: Refusal = (500, "internal-error", "Internal Server Error")
 
@@ -125,6 +130,10 @@ def refusal(error: Exception) -> Refused:
         return Refused(400, error.reason, error.text)
     if isinstance(error, tokens.BadToken):
         return Refused(401, error.reason, error.text, UNAUTHORIZED)
+    if isinstance(error, ConnectionError):  # to a back end: of clients, the wire says Disconnected
+        return Refused(*UNREACHABLE)
+    if isinstance(error, TimeoutError):
+        return Refused(*SILENT)
     if isinstance(error, OSError):
         return Refused(*next((told for numbers, told in OS_FAILURES if error.errno in numbers), STORAGE_FAILED))
     return Refused(*INTERNAL_ERROR)
@@ -135,14 +144,19 @@ def refusal(error: Exception) -> Refused:
 # ---------------------------------------------------------------------------------------------------------------------
 
 Span = tuple[int, int]  # half open, in bytes
+Pieces = Sequence[Union[bytes, Span]]
+
+
+def body_length(pieces: Pieces) -> int:
+    return sum(len(piece) if isinstance(piece, bytes) else piece[1] - piece[0] for piece in pieces)
 
 
 class FileBody:
     """Bytes of an open file, span by span, with literal bytes between them. Owns the descriptor."""
 
-    def __init__(self, descriptor: int, pieces: Sequence[Union[bytes, Span]]) -> None:
+    def __init__(self, descriptor: int, pieces: Pieces) -> None:
         self.descriptor, self.pieces = descriptor, pieces
-        self.length: Optional[int] = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces)
+        self.length: Optional[int] = body_length(pieces)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -1101,6 +1115,43 @@ class Lobby(threading.Thread):
                 self._dismiss(connection).end()
 
 
+Chores = Sequence[Callable[[], None]]
+
+
+class Housekeeper(threading.Thread):
+    """What the storage wants done now and then, in a thread of its own: some of it once, the rest every so often."""
+
+    def __init__(self, log: Log, seconds: float = 300.0) -> None:
+        super().__init__(name="housekeeper", daemon=True)
+        self._log, self._seconds = log, seconds
+        self._at_start: Chores = ()
+        self._chores: Chores = ()
+        self._stopping = threading.Event()
+        self.is_stopping = self._stopping.is_set  # a chore that takes long asks
+
+    def undertake(self, at_start: Chores, chores: Chores) -> None:
+        """Before `start`."""
+        self._at_start, self._chores = at_start, chores
+
+    def run(self) -> None:
+        self._do(self._at_start)
+        while self._chores and not self._stopping.is_set():
+            self._do(self._chores)
+            self._stopping.wait(self._seconds)
+
+    def _do(self, chores: Chores) -> None:
+        for chore in chores:
+            try:
+                chore()
+            except Exception:  # noqa: BLE001  # the next time it may work, and the other chores are none the worse
+                self._log.event("error", reason="housekeeping-failed", trace=traceback.format_exc())
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self.is_alive():
+            self.join(1.0)
+
+
 class StorageServer(ThreadingHTTPServer):
     """Accepts connections and ends in good order. It knows HTTP; what is served is the Site's business.
 
@@ -1121,11 +1172,14 @@ class StorageServer(ThreadingHTTPServer):
         tls: Optional[ssl.SSLContext] = None,
         limits: Limits = LIMITS,
         max_connections: int = 1000,
+        housekeeper: Optional[Housekeeper] = None,
+        at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.site, self.log, self.metrics, self.identify = site, log, metrics, identify
         self.tls, self.limits, self.max_connections = tls, limits, max_connections
         if tls is not None:  # `stop` ends the reading half of idle connections: no error, and no alert to the client
             tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # which OpenSSL before 3 does not have
+        self._housekeeper, self._at_end = housekeeper, at_end
         self.stopping = False
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
@@ -1169,6 +1223,8 @@ class StorageServer(ThreadingHTTPServer):
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         self.lobby.start()
+        if self._housekeeper is not None:
+            self._housekeeper.start()
         super().serve_forever(poll_interval)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -1224,7 +1280,11 @@ class StorageServer(ThreadingHTTPServer):
                 if connection.idle:
                     with contextlib.suppress(OSError):  # it may have gone by itself
                         socket.socket.shutdown(connection.socket, socket.SHUT_RD)  # not SSLSocket's, which unwraps
-            return self._changed.wait_for(lambda: not self._open, seconds)
+            in_time = self._changed.wait_for(lambda: not self._open, seconds)
+        if self._housekeeper is not None:
+            self._housekeeper.stop()
+        self._at_end()
+        return in_time
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1238,7 +1298,8 @@ Tags = Sequence[tuple[str, str]]
 class Found(Protocol):
     """An object opened for reading: these bytes, whatever is uploaded later (DL-6).
 
-    The driver has them in memory as `content`, or gives a `descriptor` for the caller to close.
+    The driver has them in memory as `content`, or in a file with a `descriptor`, or else gives them as `blocks` while
+    they arrive. Who has taken what it needs calls `close`; a descriptor may be closed instead.
     """
 
     @property
@@ -1256,6 +1317,9 @@ class Found(Protocol):
     @property
     def state(self) -> str: ...  # cached | uncached
 
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
 
 class Incoming(Protocol):
     """An object on its way in. `write` as often as needed, then `commit` at most once. One thread."""
@@ -1270,20 +1334,31 @@ class Driver(Protocol):
     """Objects by key. Any thread may call; who commits holds the key's lock.
 
     Errors are OSErrors, and the request path knows what to make of them: ENOSPC is a full storage, EISDIR and ENOTDIR a
-    key that needs an object as a folder or the reverse.
+    key that needs an object as a folder or the reverse, ConnectionError and TimeoutError come from a back end.
     """
 
-    def open(self, key: str) -> Optional[Found]:
-        """The object, or None where there is none."""
+    def open(self, key: str, bodiless: bool = False) -> Optional[Found]:
+        """The object, or None where there is none. `bodiless`: for its head; none of its bytes will be asked for."""
 
     def at_hand(self, key: str) -> Optional[Found]:
         """The object if it is in memory and known to be current; never waits for a disk or a network."""
 
-    def create(self, key: Optional[str]) -> contextlib.AbstractContextManager[Incoming]:
-        """A new object; leaving the block without a commit leaves no trace. `key` is None while it is not known yet."""
+    def create(
+        self, key: Optional[str], content_type: str = "", tags: Tags = ()
+    ) -> contextlib.AbstractContextManager[Incoming]:
+        """A new object; leaving the block without a commit leaves no trace. `key` is None while it is not known yet.
+
+        What is known here, the commit gets once more.
+        """
+
+    def lease(self, key: str, seconds: float) -> contextlib.AbstractContextManager[bool]:
+        """Keeps other servers from writing the key inside the block; false where one has it for `seconds` yet."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys that start with `prefix`, sorted by bytes, in bounded memory."""
+
+    def close(self) -> None:
+        """Ends what goes on in the background. Nothing else is called any more."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1298,20 +1373,31 @@ def failed(status: int, size: int) -> Refused:
     return Refused(416, "range-unsatisfiable", "Range Not Satisfiable", ranges)
 
 
-def object_body(found: Found, pieces: Sequence[Union[bytes, Span]]) -> Union[bytes, FileBody]:
-    """Spans of an object, with literal bytes between them."""
-    if found.content is None:
+def streamed(found: Found, pieces: Pieces) -> Generator[bytes, None, None]:
+    with contextlib.closing(found):
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from found.blocks(*piece)
+
+
+def object_body(found: Found, pieces: Pieces) -> Union[bytes, FileBody, StreamBody]:
+    """Spans of an object, with literal bytes between them. Takes over what is open."""
+    if found.content is not None:
+        if pieces[0] == (0, found.size):
+            return found.content
+        return b"".join([piece if isinstance(piece, bytes) else found.content[slice(*piece)] for piece in pieces])
+    if found.descriptor >= 0:
         return FileBody(found.descriptor, pieces)
-    if pieces[0] == (0, found.size):
-        return found.content
-    return b"".join([piece if isinstance(piece, bytes) else found.content[slice(*piece)] for piece in pieces])
+    return StreamBody(streamed(found, pieces), body_length(pieces))
 
 
 def answer_ranges(found: Found, content_type: str, spans: Sequence[Span], headers: Headers) -> Answer:
     """Several ranges: multipart/byteranges (RFC 9110 14.6)."""
     boundary = secrets.token_hex(16)
     parts, end, _ = preconditions.multipart_ranges(spans, found.size, content_type, boundary)
-    pieces: list[Union[bytes, Span]] = [piece for part in parts for piece in (part.head, part.span)]
+    pieces: Pieces = [piece for part in parts for piece in (part.head, part.span)]
     told = [("Content-Type", f"multipart/byteranges; boundary={boundary}"), ("Accept-Ranges", "bytes"), *headers]
     return Answer(206, told, object_body(found, [*pieces, end]))
 
@@ -1323,7 +1409,7 @@ def object_headers(content_type: str, etag: str, modified: int, others: Headers)
 
 
 def answer_object(exchange: Exchange, found: Found, content_type: str, headers: Headers) -> Answer:
-    """The answer to a GET or HEAD of an object (DL-4, DL-5). Takes over the descriptor."""
+    """The answer to a GET or HEAD of an object (DL-4, DL-5). Takes over what is open."""
     told = object_headers(content_type, found.etag, found.modified, headers)
     if preconditions.absent(exchange.fields):
         return Answer(200, told, object_body(found, [(0, found.size)]))
@@ -1331,8 +1417,7 @@ def answer_object(exchange: Exchange, found: Found, content_type: str, headers: 
     decision = preconditions.decide(exchange.method, exchange.fields, what)
     validators = [header for header in told if header[0] in ("ETag", "Last-Modified")]
     if not decision.spans:
-        if found.content is None:
-            os.close(found.descriptor)
+        found.close()
         if decision.status == 304:
             return Answer(304, validators)
         raise failed(decision.status, found.size)
@@ -1403,11 +1488,20 @@ class Store(NamedTuple):
     wait_seconds: float = 30.0  # for another upload of the same key
 
 
+def told_type(exchange: Exchange) -> str:
+    """UP-6: what the uploader says the files are."""
+    told = exchange.fields.get("content-type-upstream", "")
+    if told and not names.valid_media_type(told):
+        raise Refused(400, "media-type-malformed", "Content-Type-Upstream is not a media type")
+    return told
+
+
 class Writer:
     """What one request writes, on behalf of its user. Locks and unfinished objects are let go with `held`."""
 
     def __init__(self, store: Store, exchange: Exchange, held: contextlib.ExitStack) -> None:
         self._store, self._exchange, self._held = store, exchange, held
+        self._told_type = told_type(exchange)
         self.most = store.most
 
     def key(self, path: str, filename: str) -> str:
@@ -1418,17 +1512,26 @@ class Writer:
         return key
 
     def hold(self, key: str) -> None:
-        """Keeps others from reading and writing the key from now on (UP-9)."""
+        """Keeps others from reading and writing the key from now on, and other servers from writing it (UP-9)."""
+        began = time.monotonic()
         self._held.enter_context(self._store.locks.holding(key, self._store.wait_seconds, UPLOAD_WAITED))
+        rest = self._store.wait_seconds - (time.monotonic() - began)
+        if not self._held.enter_context(self._store.driver.lease(key, rest)):
+            raise Refused(*UPLOAD_WAITED)
 
     def create(self, key: Optional[str]) -> Incoming:
         """A new object; `key` is None while it is not known yet."""
-        return self._held.enter_context(self._store.driver.create(key))
+        label = (None,) if key is None else self._label(key)
+        return self._held.enter_context(self._store.driver.create(*label))
 
-    def commit(self, incoming: Incoming, key: str, told_type: str) -> str:
-        """Makes the object visible (UP-6, UP-8, UP-12); gives its ETag."""
-        content_type = told_type or names.content_type(key)
-        return incoming.commit(key, content_type, [("owner", self._exchange.owner), *self._store.tags])
+    def commit(self, incoming: Incoming, key: str) -> str:
+        """Makes the object visible (UP-8); gives its ETag."""
+        return incoming.commit(*self._label(key))
+
+    def _label(self, key: str) -> tuple[str, str, Tags]:
+        """How an object is stored (UP-6, UP-12)."""
+        content_type = self._told_type or names.content_type(key)
+        return key, content_type, [("owner", self._exchange.owner), *self._store.tags]
 
 
 class UploadedFile:
@@ -1538,7 +1641,6 @@ class Upload:
 
     def respond(self, exchange: Exchange) -> Answer:
         self._store.credentials.owner(exchange)
-        told_type = self._told_type(exchange)
         boundary = formdata.boundary(exchange.fields.get("content-type", ""))
         exchange.body.limit(self._store.most + FORM_OVERHEAD)
         with contextlib.ExitStack() as held:
@@ -1546,16 +1648,8 @@ class Upload:
             form = UploadForm(writer)
             for event in formdata.events(exchange.body.read, boundary):
                 form.take(event)
-            etags = {file.field: writer.commit(file.incoming, file.key, told_type) for file in form.complete()}
+            etags = {file.field: writer.commit(file.incoming, file.key) for file in form.complete()}
         return Answer(200, [("ETag", etags["file0"])])
-
-    @staticmethod
-    def _told_type(exchange: Exchange) -> str:
-        """UP-6: what the uploader says the files are."""
-        told = exchange.fields.get("content-type-upstream", "")
-        if told and not names.valid_media_type(told):
-            raise Refused(400, "media-type-malformed", "Content-Type-Upstream is not a media type")
-        return told
 
 
 DOWNLOAD_WAITED: Refusal = (408, "download-locked", "Timeout waiting for upload")
@@ -1572,10 +1666,8 @@ class Download:
         if key is None or key.partition("/")[0] == PRIVATE:
             raise self._not_found(exchange.path.lstrip("/") if key is None else key)
         exchange.key = key
-        with self._locks.reading(
-            key, self._wait_seconds, DOWNLOAD_WAITED
-        ):  # only to open: an open file stays what it is
-            found = self._driver.open(key)
+        with self._locks.reading(key, self._wait_seconds, DOWNLOAD_WAITED):  # only to open: what is open stays as it is
+            found = self._driver.open(key, exchange.method == "HEAD")
         if found is None:
             raise self._not_found(key)
         return self._answer(exchange, key, found)
@@ -1719,9 +1811,18 @@ class UserAgent:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cache:
+class CacheOptions:
     cleanup_chunk_size: int = 100_000
-    revalidate_seconds: int = 60
+    revalidate_seconds: float = 60.0
+    max_files: int = 1_000_000
+    low_free_percent: float = 12.0
+    high_free_percent: float = 13.0
+    housekeeping_seconds: float = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LockOptions:
+    scope: str = "cluster"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1749,6 +1850,7 @@ class LimitOptions:
     body_idle_seconds: float = 60.0
     keep_alive_seconds: float = 30.0
     lock_seconds: float = 30.0
+    backend_seconds: float = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1765,26 +1867,117 @@ class Config:
     auth: Auth = Auth()
     list: ListOptions = ListOptions()
     useragent: UserAgent = UserAgent()
-    cache: Cache = Cache()
+    cache: CacheOptions = CacheOptions()
+    lock: LockOptions = LockOptions()
     retention: Retention = Retention()
     download_challenge: DownloadChallenge = DownloadChallenge()
     limits: LimitOptions = LimitOptions()
 
 
-def open_local(config: Config) -> Driver:
+class Storage(NamedTuple):
+    """A driver, and what goes on beside it."""
+
+    driver: Driver
+    at_start: Chores = ()
+    chores: Chores = ()
+    files_cached: Callable[[], int] = lambda: 0
+
+
+class Surroundings(NamedTuple):
+    """What a driver may need besides its own configuration."""
+
+    files: str  # the folder for a cache
+    log: Log
+    metrics: Metrics
+    stopping: Callable[[], bool]  # whether a long chore should end
+
+
+def open_local(config: Config, _: Surroundings) -> Storage:
     try:
-        return LocalDriver(config.local.storage_path)
+        return Storage(LocalDriver(config.local.storage_path))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         expected = f"a folder that can be written ({getattr(error, 'strerror', None) or error})"
         raise wrong("local.storage_path", config.local.storage_path, expected) from None
 
 
-def open_azure(config: Config) -> Driver:
-    raise wrong("driver", config.driver, '"local" in this version')
+def warn(log: Log, event: str, text: str) -> None:
+    log.event(event, text=text)
 
 
-DRIVERS: Mapping[str, Callable[[Config], Driver]] = {"local": open_local, "azure": open_azure, "s3": open_azure}
+def make_azure(config: Config, log: Log, seconds: float, attempts: int) -> Any:
+    from kcistorage_parts.azure import AzureBackend
 
+    options = dataclasses.asdict(config.azure)
+    return AzureBackend(
+        **options, timeout_seconds=seconds, attempts=attempts, warn=partial(warn, log, "storage-warning")
+    )
+
+
+def make_s3(config: Config, log: Log, seconds: float, attempts: int) -> Any:
+    from kcistorage_parts.s3 import S3Backend
+
+    options = dataclasses.asdict(config.s3)
+    return S3Backend(**options, timeout_seconds=seconds, attempts=attempts, warn=partial(warn, log, "storage-warning"))
+
+
+BACKENDS: Mapping[str, Callable[[Config, Log, float, int], Any]] = {"azure": make_azure, "s3": make_s3}
+CHECK_SECONDS = 3.0  # the start waits no longer for a back end: one that is away may come
+ATTEMPTS = 4
+
+
+def checked_backend(config: Config, log: Log) -> Any:
+    """The container that is configured. What can never work stops the start; what may pass is a warning."""
+    make, name = BACKENDS[config.driver], config.driver
+    try:
+        make(config, log, CHECK_SECONDS, 1).check()
+    except ImportError as error:
+        expected = f'its library ({error.name} is missing): pip install "kcistorage[{name}]", or make run EXTRAS={name}'
+        raise wrong("driver", name, expected) from None
+    except ValueError as error:  # "key: what was expected"
+        key, _, expected = str(error).partition(": ")
+        raise wrong(f"{name}.{key}", shown(getattr(config, name)).get(key, NOT_SHOWN), expected) from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise wrong(
+            name, shown(getattr(config, name)), f"a container that these values open ({error.strerror})"
+        ) from None
+    except OSError as error:
+        log.event("warning", text=f"the storage does not answer yet: {error}")
+    return make(config, log, config.limits.backend_seconds, ATTEMPTS)
+
+
+def open_cloud(config: Config, around: Surroundings) -> Storage:
+    """A container behind a cache, or past it where the folder cannot be made."""
+    from kcistorage_parts.cache import Cache
+    from kcistorage_parts.cloud import CloudDriver
+    from kcistorage_parts.eviction import Housekeeping, Limits
+
+    def keep_house() -> None:
+        report = housekeeping.tidy(limits)
+        numbers = {"files": report.count, "deleted": report.deleted, "reclaimed": report.reclaimed}
+        around.log.event("housekeeping", free=f"{report.free:.1%}", **numbers)
+
+    backend, cache, options = checked_backend(config, around.log), None, config.cache
+    try:
+        cache = Cache(os.path.join(around.files, "cache"))
+    except OSError as error:
+        warn(around.log, "cache-failed", f"there is no cache: {error.strerror}")
+    cluster, warning = config.lock.scope == "cluster", partial(warn, around.log)
+    driver = CloudDriver(backend, cache, options.revalidate_seconds, cluster, warning, around.metrics.backend)
+    if cache is None:
+        return Storage(driver, [], [driver.remove_dead_locks])
+    housekeeping = Housekeeping(cache, around.stopping)
+    low, high = options.low_free_percent / 100, options.high_free_percent / 100
+    limits = Limits(options.max_files, low, high, options.cleanup_chunk_size)
+    return Storage(driver, [housekeeping.recover], [keep_house, driver.remove_dead_locks], lambda: cache.count)
+
+
+DRIVERS: Mapping[str, Callable[[Config, Surroundings], Storage]] = {
+    "local": open_local,
+    "azure": open_cloud,
+    "s3": open_cloud,
+}
+
+LOCK_SCOPES = ("cluster", "server")
 MOST = 1 << 53  # bytes, files, seconds: beyond it a number is a mistake
 
 
@@ -1805,7 +1998,7 @@ def check_tag(retention: Retention) -> None:
         raise wrong("retention.tag_value", retention.tag_value, "printable ASCII")
 
 
-def check_numbers(name: str, table: Union[LimitOptions, Cache]) -> None:
+def check_numbers(name: str, table: Union[LimitOptions, CacheOptions]) -> None:
     for field in dataclasses.fields(table):
         least = 0 if field.name == "revalidate_seconds" else 1e-6  # 0: at each download
         most = threading.TIMEOUT_MAX if field.name.endswith("_seconds") else MOST  # what can be waited for
@@ -1819,6 +2012,9 @@ def check_config(config: Config) -> None:
         raise wrong("driver", config.driver, " or ".join(f'"{name}"' for name in DRIVERS))
     if not (config.jwt_secret or config.unified_secret):  # AU-2
         raise wrong("jwt_secret", "", "a secret, such as `kcistorage --generate-jwt-secret` prints")
+    for key, value in (("azure.account", config.azure.account), ("s3.bucket", config.s3.bucket)):
+        if key.startswith(f"{config.driver}.") and not value:
+            raise wrong(key, value, f'a name, as driver = "{config.driver}" has it; driver = "local" needs none')
     if not config.local.storage_path:
         raise wrong("local.storage_path", "", "a folder")
     if config.download_challenge.user_agents:
@@ -1827,6 +2023,10 @@ def check_config(config: Config) -> None:
     check_tag(config.retention)
     check_numbers("limits", config.limits)
     check_numbers("cache", config.cache)
+    if not config.cache.low_free_percent <= config.cache.high_free_percent < 100:
+        raise wrong("cache.high_free_percent", config.cache.high_free_percent, "from low_free_percent to below 100")
+    if config.lock.scope not in LOCK_SCOPES:
+        raise wrong("lock.scope", config.lock.scope, " or ".join(f'"{scope}"' for scope in LOCK_SCOPES))
 
 
 def load_config(path: str) -> Config:
@@ -1900,14 +2100,16 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
 def build_server(
     config: Config, address: tuple[str, int], files: str, tls: Optional[ssl.SSLContext], log: Log
 ) -> StorageServer:
-    driver = DRIVERS[config.driver](config)
     disks = {"files": files, **({"storage": config.local.storage_path} if config.driver == "local" else {})}
-    metrics = Metrics(disks, __version__, lambda: 0, lambda: server.connections)
+    metrics = Metrics(disks, __version__, lambda: storage.files_cached(), lambda: server.connections)  # noqa: PLW0108
+    housekeeper = Housekeeper(log, config.cache.housekeeping_seconds)
+    storage = DRIVERS[config.driver](config, Surroundings(files, log, metrics, housekeeper.is_stopping))
+    housekeeper.undertake(storage.at_start, storage.chores)
     trusted = guards.Subnets(guards.networks(config.trusted_proxies))
     limits = config.limits
     server = StorageServer(
         address,
-        build_site(config, driver, log, metrics),
+        build_site(config, storage.driver, log, metrics),
         log,
         metrics,
         lambda peer, fields: guards.client_address(
@@ -1916,6 +2118,8 @@ def build_server(
         tls,
         Limits(limits.head_seconds, limits.body_idle_seconds, limits.keep_alive_seconds),
         limits.connections,
+        housekeeper,
+        storage.driver.close,
     )
     return server
 

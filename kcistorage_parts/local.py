@@ -199,6 +199,14 @@ class Stored(NamedTuple):
     content_type: str  # "" where nobody said
     state: str = "cached"
 
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        """Nothing: all there is can be had at once."""
+        return iter(())
+
 
 REPLACED = Stored(-1, None, 0, "", 0, "")  # what was opened is not the object any more: open it again
 
@@ -341,7 +349,7 @@ class LocalDriver:
         except OSError:
             return None
 
-    def open(self, key: str) -> Optional[Stored]:
+    def open(self, key: str, bodiless: bool = False) -> Optional[Stored]:
         """The object, or None where there is none."""
         small = self.at_hand(key)
         if small is not None:
@@ -393,12 +401,19 @@ class LocalDriver:
         return lines
 
     @contextlib.contextmanager
-    def create(self, key: Optional[str]) -> Iterator[LocalIncoming]:
+    def create(self, key: Optional[str], content_type: str = "", tags: Tags = ()) -> Iterator[LocalIncoming]:
         """A new object; leaving the block without a commit leaves no trace. `key` is None while it is not known yet."""
         if key is not None:
             refuse_conflict(self._path(key))  # before a body is read for nothing
         with contextlib.closing(LocalIncoming(self._uploads, self._publish)) as incoming:
             yield incoming
+
+    def lease(self, key: str, seconds: float) -> contextlib.AbstractContextManager[bool]:
+        """Nothing to wait for: of two servers on this folder, who commits last wins, and each object is whole."""
+        return contextlib.nullcontext(True)
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
 
     def _publish(self, upload: bytes, key: str, etag: str, content_type: str, tags: Tags) -> None:
         """Steps 2 to 4 of a commit; step 1 is done."""

@@ -40,6 +40,12 @@ def secret() -> Any:
     return dataclasses.field(default="", repr=False)
 
 
+def shown(table: Any) -> dict[str, Any]:
+    """A table of the configuration as people may see it."""
+    fields = dataclasses.fields(table)
+    return {field.name: getattr(table, field.name) if field.repr else NOT_SHOWN for field in fields}
+
+
 def expected_for(kind: Any, key: str) -> str:
     """What a key of this type has to be, for people."""
     if kind in SCALARS:

@@ -213,8 +213,8 @@ WRONG = [
     # text of the file, what the message names
     pytest.param("driver = ", ["config.toml"], id="no-toml"),
     pytest.param("driver = 'local'\ndriver = 'local'\n", ["config.toml"], id="twice"),
-    pytest.param('jwt_secret = "x"\n', ["driver", '"azure"', "local"], id="the-default-driver"),
-    pytest.param('driver = "s3"\njwt_secret = "x"\n', ["driver", '"s3"', "local"], id="a-driver-of-later"),
+    pytest.param('jwt_secret = "x"\n', ["azure.account", '""', "local"], id="the-default-driver"),
+    pytest.param('driver = "s3"\njwt_secret = "x"\n', ["s3.bucket", '""', "local"], id="no-bucket"),
     pytest.param('driver = "disk"\njwt_secret = "x"\n', ["driver", '"disk"', '"local"'], id="no-driver"),
     pytest.param('driver = "local"\n', ["jwt_secret", '""', "--generate-jwt-secret"], id="no-secret"),
     pytest.param('driver = "local"\njwt_secret = ""\n', ["jwt_secret", '""'], id="empty-secret"),

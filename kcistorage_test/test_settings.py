@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kcistorage
+from kcistorage_parts.logfmt import Log
 from kcistorage_parts.settings import MAX_NUMBER, ConfigError, secret, section, wrong
 
 SECRET = "correct horse battery staple"
@@ -208,4 +209,4 @@ def test_what_would_fail_later_or_with_a_traceback_stops_the_start(text: str, tm
     config = tmp_path / "config.toml"
     config.write_text(f'driver = "local"\njwt_secret = "{SECRET}"\n{text}\n', errors="surrogateescape")
     with pytest.raises(ConfigError):
-        kcistorage.open_local(kcistorage.load_config(str(config)))
+        kcistorage.build_server(kcistorage.load_config(str(config)), ("127.0.0.1", 0), str(tmp_path), None, Log(1))

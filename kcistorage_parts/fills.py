@@ -1,0 +1,173 @@
+"""Cold objects (DL-7): fetched once, in blocks, for all who read meanwhile, while a copy of them comes to be on disk.
+
+Fill    fetches an object into a file, first what somebody waits for
+Cold    reads it: what is there, waits for what comes, and fetches for itself where the fill ended early
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Callable, Optional, Protocol
+
+FIRST_BYTES = 262_144  # asked for before anything is known of an object, and enough for most: the first byte comes soon
+FETCH_BYTES = 2 << 20  # of all further requests
+FETCHERS = 4  # requests at once for one object
+FETCHES = 32  # and for all: the memory that fills may take is FETCHES * FETCH_BYTES
+SEND_BYTES = 262_144  # handed out at once
+
+
+def block_bounds(number: int, size: int) -> tuple[int, int]:
+    """The bytes of a block. Block 0 is what came first; all others but the last end at a multiple of FETCH_BYTES."""
+    if number == 0:
+        return 0, min(size, FIRST_BYTES)
+    return max(FIRST_BYTES, (number - 1) * FETCH_BYTES), min(size, number * FETCH_BYTES)
+
+
+def block_of(position: int) -> int:
+    return 0 if position < FIRST_BYTES else position // FETCH_BYTES + 1
+
+
+class Properties(Protocol):
+    """Of one version of an object."""
+
+    @property
+    def size(self) -> int: ...  # bytes
+    @property
+    def etag(self) -> str: ...  # strong, with its quotes
+    @property
+    def modified(self) -> int: ...  # seconds since the epoch
+    @property
+    def content_type(self) -> str: ...  # "" where nobody said
+
+
+class Copy(Protocol):
+    """A file in the making."""
+
+    @property
+    def descriptor(self) -> int: ...
+    def close(self) -> None: ...
+
+
+Fetch = Callable[[int, int], bytes]  # the bytes [start, stop) of one version
+
+
+class Fill:
+    """An object that is being fetched into a copy, which has its first bytes: next, blocks that somebody waits for.
+
+    When a block cannot be had, or the disk takes no more, the fill is over: what is there stays readable, and each
+    reader fetches the rest for itself. `done` is told at the end whether the copy is whole; then it is closed.
+    """
+
+    def __init__(
+        self, copy: Copy, properties: Properties, first: bytes, fetch: Fetch, done: Callable[[Fill, bool], None]
+    ) -> None:
+        self.copy, self.properties, self.first, self.fetch = copy, properties, first, fetch
+        self.checked = time.time()  # when the version was last known to be current
+        self.over = threading.Event()
+        self._done = done
+        self._changed = threading.Condition()
+        self._there = {0}
+        self._missing = set(range(1, block_of(properties.size - 1) + 1))  # not there, and not on the way
+        self._count = len(self._missing) + 1
+        self._next = 1  # where the fetchers go on
+        self._fetchers = min(FETCHERS, len(self._missing))
+        self._broken = False
+
+    def start(self) -> None:
+        for _ in range(self._fetchers):
+            threading.Thread(target=self._work, name="fill", daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            while (number := self._take()) is not None:
+                start, stop = block_bounds(number, self.properties.size)
+                self._store(self.fetch(start, stop), start)
+                with self._changed:
+                    self._there.add(number)
+                    self._changed.notify_all()
+        except OSError:
+            with self._changed:
+                self._broken = True
+                self._changed.notify_all()
+        finally:
+            self._leave()
+
+    def _take(self) -> Optional[int]:
+        """The next block to fetch: from where somebody waits to the end, then from the beginning."""
+        with self._changed:
+            if self._broken or not self._missing:
+                return None
+            number = self._next
+            if number not in self._missing:
+                number = min((later for later in self._missing if later > number), default=min(self._missing))
+            self._missing.remove(number)
+            self._next = number + 1
+            return number
+
+    def _store(self, data: bytes, at: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self.copy.descriptor, view, at)
+            view, at = view[written:], at + written
+
+    def _leave(self) -> None:
+        """The last fetcher to leave ends the fill."""
+        with self._changed:
+            self._fetchers -= 1
+            if self._fetchers:
+                return
+        try:
+            self._done(self, len(self._there) == self._count)
+        finally:
+            with self._changed:
+                self.copy.close()
+                self.over.set()
+
+    def reader(self) -> int:
+        """A descriptor of the copy, for the caller to close; -1 where the fill is over."""
+        with self._changed:
+            return -1 if self.over.is_set() else os.dup(self.copy.descriptor)
+
+    def has(self, number: int) -> bool:
+        """Waits for a block; False where it does not come."""
+        with self._changed:
+            if number in self._missing:
+                self._next = number
+            self._changed.wait_for(lambda: number in self._there or self._broken)
+            return number in self._there
+
+
+class Cold:
+    """A cold object: its first bytes are here, the others come through a fill, or else past the cache. One thread."""
+
+    descriptor, content, state = -1, None, "uncached"
+
+    def __init__(self, properties: Properties, first: bytes, fetch: Fetch, fill: Optional[Fill]) -> None:
+        self.size, self.etag = properties.size, properties.etag
+        self.modified, self.content_type = properties.modified, properties.content_type
+        self._first, self._fetch, self._fill = first, fetch, fill
+        self._reader = -1 if fill is None else fill.reader()
+
+    def close(self) -> None:
+        reader, self._reader = self._reader, -1
+        if reader >= 0:
+            os.close(reader)
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes [start, stop) as they arrive. Raises what the back end raises."""
+        while start < stop:
+            end = min(stop, block_bounds(block_of(start), self.size)[1])
+            yield from self._part_of_block(start, end)
+            start = end
+
+    def _part_of_block(self, start: int, end: int) -> Iterator[bytes]:
+        if end <= len(self._first):
+            yield self._first[start:end]
+        elif self._fill is not None and self._reader >= 0 and self._fill.has(block_of(start)):
+            for at in range(start, end, SEND_BYTES):
+                yield os.pread(self._reader, min(end - at, SEND_BYTES), at)
+        else:
+            yield self._fetch(start, end)

@@ -1,0 +1,184 @@
+"""The lock between servers of one storage (UP-9): who makes the object `.metadata/locks/<sha512 of a key>` has the key.
+
+A holder writes its lock anew every RENEW_SECONDS. One that has not changed for EXPIRY_SECONDS, by the clock of whoever
+watches it, is a dead server's and is taken over; so no two clocks are ever compared. All it takes is that a write on a
+condition (If-None-Match: *, If-Match) is refused when the condition fails.
+
+Azure has leases of its own, but only of a blob that exists: a request to create it, one to acquire, one to delete. This
+takes two, and serves S3, which has none.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Callable, Optional, Protocol
+
+LOCKS = ".metadata/locks/"  # where no upload has a key
+
+RENEW_SECONDS = 5.0
+EXPIRY_SECONDS = 20.0  # below the 30 s that an upload waits for its key
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a lock that another server holds
+
+
+class Version(Protocol):
+    """Of a lock as it is stored."""
+
+    @property
+    def etag(self) -> str: ...
+
+
+class Backend(Protocol):
+    """What locks are made of; azure.py and s3.py say more. Any thread may call anything."""
+
+    def stat(self, key: str) -> Optional[Version]: ...
+    def keys(self, prefix: str) -> Iterator[str]: ...
+    def delete(self, key: str, etag: str = "") -> bool: ...
+    def claim(self, key: str, etag: str, data: bytes) -> str: ...
+
+
+def claim_text() -> bytes:
+    """No two are alike: by it a back end knows its own claim again when the answer was lost."""
+    return secrets.token_hex(16).encode()
+
+
+class Lease:
+    """A lock that is held. `_etag` is its version, by which we know it for ours."""
+
+    def __init__(self, backend: Backend, name: str, etag: str, began: float) -> None:
+        self._backend, self._name, self._etag = backend, name, etag
+        self._renewed = began  # when the last claim that succeeded was begun
+        self._lost = False
+        self._busy = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def is_due(self, now: float) -> bool:
+        return now - self._renewed > RENEW_SECONDS
+
+    def is_lost(self) -> bool:
+        """Whether somebody else may have the key by now."""
+        return self._lost or time.monotonic() - self._renewed > EXPIRY_SECONDS - RENEW_SECONDS
+
+    def renew(self) -> None:
+        began = time.monotonic()
+        with self._busy:
+            etag = self._backend.claim(self._name, self._etag, claim_text()) if not self._lost else ""
+            self._lost = not etag
+            if etag:
+                self._etag, self._renewed = etag, began
+
+    def release(self) -> None:
+        with self._busy:
+            if not self._lost:
+                self._lost = True
+                self._backend.delete(self._name, self._etag)
+
+
+class Leases:
+    """The leases of this server, kept alive by a thread that runs while there are any."""
+
+    def __init__(self, backend: Backend, warn: Callable[[str, str], None]) -> None:
+        self._backend, self._warn = backend, warn
+        self._held: dict[str, Lease] = {}  # by key
+        self._changed = threading.Condition()
+        self._running = False
+        self._seen: dict[str, str] = {}  # name -> ETag of the locks that `remove_dead` found
+        self._releasing = ThreadPoolExecutor(4, "lease")
+
+    def acquire(self, key: str, seconds: float) -> bool:
+        """Waits for the key, for so many seconds; says whether this server has it now."""
+        name = f"{LOCKS}{hashlib.sha512(key.encode()).hexdigest()}"
+        deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
+        seen, since = "", time.monotonic()
+        while True:
+            began = time.monotonic()
+            stale = seen if seen and began - since > EXPIRY_SECONDS else ""
+            etag = self._backend.claim(name, stale, claim_text())
+            if etag:
+                self._keep(key, Lease(self._backend, name, etag, began))
+                return True
+            found = self._backend.stat(name)
+            if found is not None and found.etag != seen:
+                seen, since = found.etag, time.monotonic()
+            elif found is None:
+                seen = ""
+            if time.monotonic() + pause > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _keep(self, key: str, lease: Lease) -> None:
+        with self._changed:
+            self._held[key] = lease
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._keep_alive, name="leases", daemon=True).start()
+
+    def _keep_alive(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait(RENEW_SECONDS / 5)
+                leases = list(self._held.values())
+                self._running = bool(leases)
+                if not leases:
+                    return
+            for lease in [lease for lease in leases if lease.is_due(time.monotonic())]:
+                try:
+                    lease.renew()
+                except OSError as error:
+                    self._warn("lease-not-renewed", f"{lease.name}: {error}")
+
+    def check(self, key: str) -> None:
+        """Raises ENOLCK where the key may be another server's by now; to be asked just before a commit."""
+        lease = self._held.get(key)
+        if lease is not None and lease.is_lost():
+            raise OSError(errno.ENOLCK, "the lock of the upload expired")
+
+    def release(self, key: str) -> None:
+        """Lets go of the key, a moment later: no client waits for that."""
+        with self._changed:
+            lease = self._held.pop(key)
+        self._releasing.submit(self._release, lease)
+
+    def _release(self, lease: Lease) -> None:
+        try:
+            lease.release()
+        except OSError as error:  # it expires
+            self._warn("lease-not-released", f"{lease.name}: {error}")
+
+    def remove_dead(self) -> None:
+        """Deletes locks that have not changed since the last call; so there have to be EXPIRY_SECONDS between two."""
+        seen, self._seen = self._seen, {}
+        for name in self._backend.keys(LOCKS):
+            found = self._backend.stat(name)
+            if found is not None and found.etag == seen.get(name):
+                self._backend.delete(name, found.etag)
+            elif found is not None:
+                self._seen[name] = found.etag
+
+    def close(self) -> None:
+        """Waits until all that was released is."""
+        self._releasing.shutdown()
+
+
+def honours_conditions(backend: Backend) -> bool:
+    """Whether a claim is refused where it has to be, and can be taken back: not every server, or account, does that."""
+    name = f"{LOCKS}probe-{secrets.token_hex(8)}"
+    try:
+        first = backend.claim(name, "", claim_text())
+        if not first or backend.claim(name, "", claim_text()):
+            return False
+        second = backend.claim(name, first, claim_text())
+        return bool(second) and not backend.claim(name, first, claim_text()) and backend.delete(name, second)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EIO):
+            return False
+        raise
