@@ -1,5 +1,5 @@
 # GNU make. `make run` and `make test` need nothing but Python 3.9 or newer; every other command is in `make help`.
-# Everything is installed below this folder: .venv to run, .venv-test to test; `make clean` takes them away again.
+# Everything is installed below this folder: .venv to run, .venv-test and .azurite to test; `make clean` takes them away.
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -46,11 +46,28 @@ $(RUN_VENV)/installed: requirements.lock
 	@$(RUN_VENV)/bin/python $(pip_install) -r $<
 	@touch $@
 
+# What a driver needs beside that: make run EXTRAS=azure, EXTRAS=s3, EXTRAS='azure s3'.
+$(RUN_VENV)/installed-%: requirements-%.lock $(RUN_VENV)/installed
+	@echo "Installing what driver = \"$*\" needs"
+	@$(RUN_VENV)/bin/python $(pip_install) -r $<
+	@touch $@
+
 $(TEST_VENV)/installed: requirements-test.lock
 	$(call environment,$(TEST_VENV))
-	@echo "Installing what the tests need, about half a minute"
+	@echo "Installing what the tests need, about a minute"
 	@$(TEST_VENV)/bin/python $(pip_install) -r $<
 	@touch $@
+
+# Azurite, the emulator of Azure Blob Storage, comes from npm. Where it cannot be had, its tests skip, and say so; with
+# CI=true that is a failure.
+AZURITE := .azurite/installed
+NPM     := npm --loglevel=error --ignore-scripts --no-audit --no-fund --no-update-notifier
+
+$(AZURITE): kcistorage_test/npm/package.json kcistorage_test/npm/package-lock.json
+	@rm -rf .azurite && mkdir .azurite && cp $^ .azurite/
+	@if ! command -v npm >/dev/null; then echo "There is no npm: Azurite is left out"; \
+	else echo "Installing Azurite, about half a minute"; \
+	  if $(NPM) --prefix .azurite ci >/dev/null; then touch $@; else echo "npm failed: Azurite is left out"; fi; fi
 
 # ---- Commands
 
@@ -60,19 +77,20 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
 # exec: the server gets the signals itself, and Ctrl-C ends it as it should end.
-run: $(RUN_VENV)/installed ## the server on port 3000 (KCI_STORAGE_PORT), with a config.toml of its own at first
+run: $(RUN_VENV)/installed $(EXTRAS:%=$(RUN_VENV)/installed-%)
+run: ## the server on port 3000 (KCI_STORAGE_PORT), with a config.toml of its own at first; EXTRAS=azure or s3
 	@$(RUN_VENV)/bin/python kcistorage.py --init $(ARGS)
 	@exec $(RUN_VENV)/bin/python kcistorage.py $(ARGS)
 
 # Servers of different tests have ports and folders of their own. Eight at a time: more would only wait for the disk.
 PYTEST := -m pytest --numprocesses auto --maxprocesses 8
 
-test: $(TEST_VENV)/installed ## every test; ARGS='-k ranges' for some
+test: $(TEST_VENV)/installed $(AZURITE) ## every test; ARGS='-k ranges' for some
 	@$(TEST_VENV)/bin/python $(PYTEST) $(ARGS)
 
 check: lint types coverage ## what has to pass before a commit: lint, types, coverage
 
-coverage: $(TEST_VENV)/installed ## every test, and how much of the server they reach: 95 % of the branches at least
+coverage: $(TEST_VENV)/installed $(AZURITE) ## every test, and how much of the server they reach: 95 % of the branches at least
 	@$(TEST_VENV)/bin/python -m coverage erase
 	@$(TEST_VENV)/bin/python -m coverage run $(PYTEST) $(ARGS)
 	@$(TEST_VENV)/bin/python -m coverage combine --quiet
@@ -114,15 +132,18 @@ pyz: $(RUN_VENV)/installed ## build/kcistorage.pyz: the server in one file, for 
 	@$(RUN_VENV)/bin/python -m zipapp build/pyz --python '/usr/bin/env python3' --compress --output build/kcistorage.pyz
 	@$(RUN_VENV)/bin/python -I -S build/kcistorage.pyz --version
 
-lock: ## the newest versions into requirements.lock and requirements-test.lock
+lock: ## the newest versions into requirements*.lock, and of what Azurite needs
 	$(call environment,$(LOCK_VENV))
 	@$(LOCK_VENV)/bin/python $(pip_install) uv
 	@$(lock) --output-file requirements.lock
-	@$(lock) --output-file requirements-test.lock --extra test
-	@rm -rf $(LOCK_VENV)
+	@$(lock) --output-file requirements-azure.lock --extra azure
+	@$(lock) --output-file requirements-s3.lock --extra s3
+	@$(lock) --output-file requirements-test.lock --extra azure --extra s3 --extra test
+	@rm -rf $(LOCK_VENV) kcistorage_test/npm/package-lock.json
+	@$(NPM) --prefix kcistorage_test/npm install --package-lock-only --omit-lockfile-registry-resolved
 lock = $(LOCK_VENV)/bin/python -m uv pip compile --quiet --upgrade --universal --python-version 3.9 \
   --no-python-downloads --custom-compile-command 'make lock' pyproject.toml
 
 clean: ## takes away what make made; config.toml and what was stored stay
-	@rm -rf .venv .venv-* build *.egg-info .coverage .coverage.*
+	@rm -rf .venv .venv-* .azurite build *.egg-info .coverage .coverage.*
 	@find . \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +

@@ -1929,12 +1929,15 @@ def checked_backend(config: Config, log: Log) -> Any:
     """The container that is configured. What can never work stops the start; what may pass is a warning."""
     make, name = BACKENDS[config.driver], config.driver
     try:
-        make(config, log, CHECK_SECONDS, 1).check()
+        with contextlib.closing(make(config, log, CHECK_SECONDS, 1)) as backend:
+            backend.check()
     except ImportError as error:
         expected = f'its library ({error.name} is missing): pip install "kcistorage[{name}]", or make run EXTRAS={name}'
         raise wrong("driver", name, expected) from None
-    except ValueError as error:  # "key: what was expected"
+    except ValueError as error:
         key, _, expected = str(error).partition(": ")
+        if not expected:  # from the depths of a library
+            raise ConfigError(f"{name}: {error}") from None
         raise wrong(f"{name}.{key}", shown(getattr(config, name)).get(key, NOT_SHOWN), expected) from None
     except (FileNotFoundError, PermissionError) as error:
         raise wrong(

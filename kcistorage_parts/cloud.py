@@ -8,7 +8,7 @@ A back end (`Backend`) keeps the objects; a cache (`Cache`) keeps copies, and ma
 bytes pass it by. What a back end raises goes through: ConnectionError, TimeoutError, and OSError with EBUSY, EACCES,
 ESTALE or EIO; ENOLCK is ours. Any thread may call the driver.
 
-This is the one part that stands on others of ours: `fills.py` and `leases.py`, which nobody else needs.
+This is the one part that stands on others of ours: `fills.py`, `folders.py` and `leases.py`, which nobody else needs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from functools import partial
 from typing import Callable, NamedTuple, Optional, Protocol, Union
 
 from kcistorage_parts.fills import FETCHES, FIRST_BYTES, SEND_BYTES, Cold, Copy, Fetch, Fill, Properties
+from kcistorage_parts.folders import Folders
 from kcistorage_parts.leases import Leases, honours_conditions
 
 PRIVATE = ".metadata/"  # keys under it are ours: no upload has one, and no listing shows them
@@ -109,6 +110,7 @@ class CloudIncoming:
                 if self._key is None:
                     raise
                 self._driver.cannot_cache(error)
+                self._copy.close()
                 self._copy = None
         if self._key is not None:
             self._gather(data)
@@ -216,8 +218,7 @@ class CloudDriver:
         self.backend, self._cache, self._revalidate_seconds = backend, cache, revalidate_seconds
         self._warn, self._took = warn, took
         self._cluster: Optional[bool] = None if cluster else False  # None: to be found out
-        self._probing = threading.Lock()
-        self._leases = Leases(backend, self.warn)
+        self._leases, self._folders = Leases(backend, self.warn), Folders(backend)
         self._lock = threading.Lock()  # of the next three
         self._fills: dict[str, Fill] = {}
         self._looks: dict[tuple[str, bool], Future[Optional[Finding]]] = {}
@@ -259,7 +260,8 @@ class CloudDriver:
             hit.close()
         fill = self._fills.get(key)
         if fill is not None and good(fill.checked):
-            return Cold(fill.properties, fill.first, fill.fetch, fill)
+            cold = Cold(fill.properties, fill.first, fill.fetch, fill)
+            return cold if cold.follows else self._here(key, good)  # it has just ended: there is a copy, or nothing
         return None
 
     def _found(self, key: str, finding: Finding) -> Union[Hit, Cold]:
@@ -269,7 +271,10 @@ class CloudDriver:
         if first is None or len(first) == properties.size:
             size, etag, modified = properties.size, properties.etag, properties.modified
             return Hit(-1, first, size, etag, modified, properties.content_type, "uncached")
-        return Cold(properties, first, self._fetch_of(key, properties), fill)
+        cold = Cold(properties, first, self._fetch_of(key, properties), fill)
+        if fill is None or cold.follows:
+            return cold
+        return self._here(key, lambda checked: True) or cold  # others were faster, and have a copy by now
 
     def _look(self, key: str, bodiless: bool) -> Optional[Finding]:
         """Asks the cloud; whoever wants the same meanwhile waits for the same answer (DL-7)."""
@@ -289,6 +294,10 @@ class CloudDriver:
         return mine.result()
 
     def _find(self, key: str, bodiless: bool) -> Optional[Finding]:
+        here = self._here(key, self._is_fresh)
+        if here is not None:  # somebody has asked since we saw that we have to
+            here.close()
+            return CURRENT
         known = self._known_version(key)
         if known or bodiless:
             try:
@@ -301,7 +310,8 @@ class CloudDriver:
             if properties is not None and properties.etag == known:
                 self._note_current(key, known)
                 return CURRENT
-            self.forget(key)
+            if known and known == self._known_version(key):  # and not what came meanwhile
+                self.forget(key)
             if properties is None:
                 return None
             if bodiless:
@@ -340,6 +350,8 @@ class CloudDriver:
         if found is None:
             return None
         properties, first = found
+        if len(first) != min(properties.size, FIRST_BYTES):
+            raise ConnectionError("the storage sent other bytes than were asked for")
         return Finding(properties, first, self._begin_copy(key, properties, first))
 
     def _begin_copy(self, key: str, properties: Properties, first: bytes) -> Optional[Fill]:
@@ -377,6 +389,8 @@ class CloudDriver:
 
     def _end_fill(self, key: str, copy: CacheCopy, fill: Fill, whole: bool) -> None:
         """Publishes the copy, unless the object was replaced meanwhile."""
+        if fill.disk_error is not None:
+            self.cannot_cache(fill.disk_error)
         with self._lock:
             if self._fills.get(key) is not fill:
                 return
@@ -403,6 +417,15 @@ class CloudDriver:
     @contextlib.contextmanager
     def lease(self, key: str, seconds: float) -> Iterator[bool]:
         """Keeps other servers from writing the key inside the block; false where one has it for longer (UP-9)."""
+        self._folders.begin(key)
+        try:
+            with self._lease(key, seconds) as ours:
+                yield ours
+        finally:
+            self._folders.forget(key)
+
+    @contextlib.contextmanager
+    def _lease(self, key: str, seconds: float) -> Iterator[bool]:
         if not self._locks_others_out():
             yield True
             return
@@ -415,13 +438,12 @@ class CloudDriver:
                 self._leases.release(key)
 
     def _locks_others_out(self) -> bool:
-        """Whether the account allows locks, which the first upload finds out."""
-        with self._probing:
-            if self._cluster is None:
-                self._cluster = honours_conditions(self.backend)
-                if not self._cluster:
-                    self.warn("lock-scope", "this storage cannot lock: uploads through other servers may collide")
-            return self._cluster
+        """Whether the account allows locks, which the first uploads find out: each by itself, for it may take long."""
+        if self._cluster is None:
+            self._cluster = honours_conditions(self.backend)
+            if not self._cluster:
+                self.warn("lock-scope", "this storage cannot lock: uploads through other servers may collide")
+        return self._cluster
 
     def remove_dead_locks(self) -> None:
         """For the housekeeping: what servers that crashed have left."""
@@ -429,7 +451,9 @@ class CloudDriver:
             self._leases.remove_dead()
 
     def before_commit(self, key: str) -> None:
-        """Lets those who read the version before have all of it (DL-6), and sees to it that the key is still ours."""
+        """Lets those who read the version before have all of it (DL-6), and sees to it that the key may be ours yet."""
+        with self.timed("folders"):
+            self._folders.check(key)
         fill = self._fills.get(key)
         if fill is not None:
             fill.over.wait(LET_FILL_SECONDS)
@@ -495,5 +519,9 @@ class CloudDriver:
             self._took(operation, time.monotonic() - began)
 
     def close(self) -> None:
+        with self._lock:
+            for fill in self._fills.values():
+                fill.give_up()
         self._leases.close()
+        self._folders.close()
         self.backend.close()

@@ -66,6 +66,7 @@ class Fill:
     ) -> None:
         self.copy, self.properties, self.first, self.fetch = copy, properties, first, fetch
         self.checked = time.time()  # when the version was last known to be current
+        self.disk_error: Optional[OSError] = None
         self.over = threading.Event()
         self._done = done
         self._changed = threading.Condition()
@@ -78,7 +79,16 @@ class Fill:
 
     def start(self) -> None:
         for _ in range(self._fetchers):
-            threading.Thread(target=self._work, name="fill", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="fill", daemon=True).start()
+            except RuntimeError:  # no more threads to be had: those that run do it all
+                self._leave()
+
+    def give_up(self) -> None:
+        """Fetches nothing more."""
+        with self._changed:
+            self._broken = True
+            self._changed.notify_all()
 
     def _work(self) -> None:
         try:
@@ -88,10 +98,8 @@ class Fill:
                 with self._changed:
                     self._there.add(number)
                     self._changed.notify_all()
-        except OSError:
-            with self._changed:
-                self._broken = True
-                self._changed.notify_all()
+        except Exception:  # noqa: BLE001  # a reader that fetches for itself finds out, and says, what it is
+            self.give_up()
         finally:
             self._leave()
 
@@ -109,14 +117,19 @@ class Fill:
 
     def _store(self, data: bytes, at: int) -> None:
         view = memoryview(data)
-        while view:
-            written = os.pwrite(self.copy.descriptor, view, at)
-            view, at = view[written:], at + written
+        try:
+            while view:
+                written = os.pwrite(self.copy.descriptor, view, at)
+                view, at = view[written:], at + written
+        except OSError as error:
+            self.disk_error = error
+            raise
 
     def _leave(self) -> None:
         """The last fetcher to leave ends the fill."""
         with self._changed:
             self._fetchers -= 1
+            self._changed.notify_all()
             if self._fetchers:
                 return
         try:
@@ -136,7 +149,7 @@ class Fill:
         with self._changed:
             if number in self._missing:
                 self._next = number
-            self._changed.wait_for(lambda: number in self._there or self._broken)
+            self._changed.wait_for(lambda: number in self._there or self._broken or not self._fetchers)
             return number in self._there
 
 
@@ -150,6 +163,11 @@ class Cold:
         self.modified, self.content_type = properties.modified, properties.content_type
         self._first, self._fetch, self._fill = first, fetch, fill
         self._reader = -1 if fill is None else fill.reader()
+
+    @property
+    def follows(self) -> bool:
+        """Whether there is a fill to read from; else all but the first bytes have to be fetched once more."""
+        return self._reader >= 0
 
     def close(self) -> None:
         reader, self._reader = self._reader, -1

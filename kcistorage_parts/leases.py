@@ -10,6 +10,7 @@ takes two, and serves S3, which has none.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import secrets
@@ -90,33 +91,40 @@ class Leases:
         self._held: dict[str, Lease] = {}  # by key
         self._changed = threading.Condition()
         self._running = False
-        self._seen: dict[str, str] = {}  # name -> ETag of the locks that `remove_dead` found
+        self._seen: dict[str, tuple[str, float]] = {}  # locks that others hold: name -> ETag, and since when we see it
         self._releasing = ThreadPoolExecutor(4, "lease")
 
     def acquire(self, key: str, seconds: float) -> bool:
         """Waits for the key, for so many seconds; says whether this server has it now."""
         name = f"{LOCKS}{hashlib.sha512(key.encode()).hexdigest()}"
         deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
-        seen, since = "", time.monotonic()
         while True:
             began = time.monotonic()
-            stale = seen if seen and began - since > EXPIRY_SECONDS else ""
-            etag = self._backend.claim(name, stale, claim_text())
+            etag = self._backend.claim(name, self._dead(name), claim_text())
             if etag:
                 self._keep(key, Lease(self._backend, name, etag, began))
                 return True
-            found = self._backend.stat(name)
-            if found is not None and found.etag != seen:
-                seen, since = found.etag, time.monotonic()
-            elif found is None:
-                seen = ""
+            self._watch(name)
             if time.monotonic() + pause > deadline:
                 return False
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _watch(self, name: str) -> None:
+        found = self._backend.stat(name)
+        if found is None:
+            self._seen.pop(name, None)
+        elif found.etag != self._seen.get(name, ("", 0.0))[0]:
+            self._seen[name] = found.etag, time.monotonic()
+
+    def _dead(self, name: str) -> str:
+        """The ETag of a lock that has not changed for so long that its server must be dead; "" of any other."""
+        etag, since = self._seen.get(name, ("", 0.0))
+        return etag if time.monotonic() - since > EXPIRY_SECONDS else ""
+
     def _keep(self, key: str, lease: Lease) -> None:
         with self._changed:
+            self._seen.pop(lease.name, None)
             self._held[key] = lease
             if not self._running:
                 self._running = True
@@ -155,30 +163,38 @@ class Leases:
             self._warn("lease-not-released", f"{lease.name}: {error}")
 
     def remove_dead(self) -> None:
-        """Deletes locks that have not changed since the last call; so there have to be EXPIRY_SECONDS between two."""
-        seen, self._seen = self._seen, {}
-        for name in self._backend.keys(LOCKS):
-            found = self._backend.stat(name)
-            if found is not None and found.etag == seen.get(name):
-                self._backend.delete(name, found.etag)
-            elif found is not None:
-                self._seen[name] = found.etag
+        """Deletes locks of servers that must be dead. One call sees a lock, one EXPIRY_SECONDS later knows."""
+        names = list(self._backend.keys(LOCKS))
+        for name in names:
+            self._watch(name)
+            dead = self._dead(name)
+            if dead:
+                self._backend.delete(name, dead)
+        self._seen = {name: seen for name, seen in self._seen.copy().items() if name in names}
 
     def close(self) -> None:
         """Waits until all that was released is."""
         self._releasing.shutdown()
 
 
+def refuses_claims(backend: Backend, name: str) -> bool:
+    first = backend.claim(name, "", claim_text())
+    if not first or backend.claim(name, "", claim_text()):
+        return False
+    second = backend.claim(name, first, claim_text())
+    return bool(second) and not backend.claim(name, first, claim_text()) and backend.delete(name, second)
+
+
 def honours_conditions(backend: Backend) -> bool:
     """Whether a claim is refused where it has to be, and can be taken back: not every server, or account, does that."""
     name = f"{LOCKS}probe-{secrets.token_hex(8)}"
     try:
-        first = backend.claim(name, "", claim_text())
-        if not first or backend.claim(name, "", claim_text()):
-            return False
-        second = backend.claim(name, first, claim_text())
-        return bool(second) and not backend.claim(name, first, claim_text()) and backend.delete(name, second)
+        honoured = refuses_claims(backend, name)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EIO):
-            return False
-        raise
+        if error.errno not in (errno.EACCES, errno.EIO):
+            raise
+        honoured = False
+    if not honoured:
+        with contextlib.suppress(OSError):  # what it did not let us write is not there
+            backend.delete(name)
+    return honoured

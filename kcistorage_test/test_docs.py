@@ -6,6 +6,7 @@ import ast
 import configparser
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -21,9 +22,10 @@ import pytest
 
 import kcistorage
 from kcistorage_parts import formdata, heads, names, tokens
+from kcistorage_parts.logfmt import Log
 from kcistorage_parts.metrics import Metrics
 from kcistorage_parts.settings import section
-from kcistorage_test.conftest import Start, token
+from kcistorage_test.conftest import SECRET, Start, token
 from kcistorage_test.parts_at_hand import needs, needs_library
 from kcistorage_test.test_clients import free_port, nginx
 from kcistorage_test.test_handlers import until
@@ -42,17 +44,23 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split(" |")]
+
+
 def rows(chapter: str) -> list[list[str]]:
     """The cells of all tables of a chapter of README, heads and rules left out."""
     (text,) = re.findall(rf"^## {re.escape(chapter)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     rules = [number for number, line in enumerate(lines) if set(line) <= set("|-")]
     beside = {number - step for number in rules for step in (0, 1)}
-    return [
-        [cell.strip() for cell in line.strip("|").split(" |")]
-        for number, line in enumerate(lines)
-        if number not in beside
-    ]
+    return [cells_of(line) for number, line in enumerate(lines) if number not in beside]
+
+
+def table(title: str) -> list[list[str]]:
+    """The cells of the table of README whose first column has this title."""
+    (text,) = re.findall(rf"^\| {title} \|.*\n\|[-|]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+    return [cells_of(line) for line in text.splitlines()]
 
 
 def words(cell: str) -> list[str]:
@@ -113,6 +121,31 @@ def test_readme_has_every_key_at_its_default() -> None:
             assert (tuple(read) if isinstance(read, list) else read) == default, key
 
 
+def is_read(key: str) -> bool:
+    """Whether the spine has a use for a key, or for the whole of its table."""
+    table, _, field = key.partition(".")
+    use = rf"config\.{table}(\.{field}\b|(?!\.?\w))" if field else rf"config\.{table}\b"
+    return re.search(use, Path(kcistorage.__file__).read_text(encoding="utf-8")) is not None
+
+
+def test_readme_says_which_keys_are_for_later() -> None:
+    """CF-2"""
+    told = {word for cells in rows("Configure it") for word in words(cells[0]) if cells[-1] == "not used yet"}
+    assert told == {key for key, _ in settings() if not is_read(key)}
+
+
+@pytest.mark.parametrize("driver", kcistorage.BACKENDS)
+def test_the_clouds_of_readme_can_be_configured(driver: str) -> None:
+    """CF-2: a reader only has to fill in the dots."""
+    (text,) = [block for block in blocks("toml") if f'driver = "{driver}"' in block]
+    config = section(kcistorage.Config, tomllib.loads(f'jwt_secret = "{SECRET}"\n{text}'))
+    kcistorage.check_config(config)
+    if driver == "s3":
+        needs_library("obstore")
+    with open(os.devnull, "w") as nowhere:
+        kcistorage.BACKENDS[driver](config, Log(nowhere.fileno()), 1.0, 1).close()
+
+
 def options() -> set[str]:
     done = subprocess.run(
         [sys.executable, str(TOP / "kcistorage.py"), "--help"], capture_output=True, text=True, timeout=30, check=True
@@ -143,6 +176,11 @@ class Reason(NamedTuple):
     status: int  # 0 where the source does not say
 
 
+def name_of(node: ast.AST) -> str:
+    """Of what is called."""
+    return str(getattr(node, "id", getattr(node, "attr", "")))
+
+
 def literal(node: ast.AST, kind: type[Any]) -> Any:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, kind) else None
 
@@ -150,7 +188,7 @@ def literal(node: ast.AST, kind: type[Any]) -> Any:
 def pairs(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """(status, reason) of a node that looks as if it had them."""
     if isinstance(node, ast.Call):
-        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        name = name_of(node.func)
         if name in ("Refused", "BadHead") and len(node.args) > 1:
             yield node.args[0], node.args[1]
         elif name == "_ban":  # of a gate: event, reason, exchange
@@ -187,7 +225,7 @@ def reasons() -> list[Reason]:
 
 
 # The words of the log alone: what happened when nobody was there to be told.
-UNTOLD = {"client-gone", "answer-broken", "connection-failed"}
+UNTOLD = {"client-gone", "answer-broken", "connection-failed", "housekeeping-failed"}
 
 
 def test_each_reason_is_defined_once() -> None:
@@ -215,12 +253,39 @@ def test_readme_has_every_status() -> None:
     assert {reason.status for reason in reasons() if reason.word not in UNTOLD} - {0} <= told
 
 
+def events_of_source(path: Path) -> Iterator[str]:
+    """The events that a source logs, or has somebody log: words, where a back end is told of in sentences."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name, arguments = name_of(node.func), node.args
+            if name == "partial":
+                name, arguments = name_of(arguments[0]), arguments[1:]
+            if name in ("event", "debug", "warn", "_warn", "_ban"):
+                strings = [literal(argument, str) or "" for argument in arguments]
+                yield from [string for string in strings if re.fullmatch(r"[a-z]+([_-][a-z]+)*", string)][:1]
+
+
+def test_readme_has_every_event() -> None:
+    """LG-1"""
+    sources = [TOP / "kcistorage.py", *(TOP / "kcistorage_parts").glob("*.py")]
+    known = {event for path in sources for event in events_of_source(path)}
+    assert len(known) > 10, "this test lost sight of them"
+    assert {word for cells in table("event") for word in words(cells[0])} == known
+
+
 def test_readme_has_every_metric(tmp_path: Path) -> None:
     """MT-1"""
     metrics = Metrics({"disk": str(tmp_path)}, "0", lambda: 0, lambda: 0)
     exposed = set(re.findall(r"^# TYPE (\w+)", metrics.text().decode(), re.MULTILINE))
     told = {word for cells in rows("Operate it") for word in words(cells[0]) if re.match(r"(kci)?storage_", word)}
     assert {name for name in exposed if not name.startswith("process_")} == told
+
+
+def test_readme_has_every_operation() -> None:
+    """MT-1: what the time in a cloud is counted by."""
+    timed = re.findall(r"""\btimed\("(\w+)"\)""", (TOP / "kcistorage_parts/cloud.py").read_text(encoding="utf-8"))
+    (told,) = [cells[2] for cells in table("metric") if words(cells[0]) == ["kcistorage_backend_seconds"]]
+    assert set(words(told)) == set(timed)
 
 
 def test_readme_has_every_part() -> None:
@@ -234,6 +299,38 @@ def test_links_lead_somewhere() -> None:
     chapters = {re.sub(r"[^a-z -]", "", title.lower()).replace(" ", "-") for title in titles}
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert target[1:] in chapters if target.startswith("#") else (TOP / target).exists(), target
+
+
+# ---- What is installed
+
+
+def pins(lock: Path) -> set[str]:
+    """All that a lock pins, such as `multipart==2.0.1`."""
+    return set(re.findall(r"^([\w.-]+==[^\s;]+)", lock.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_what_is_installed_was_tested() -> None:
+    tested = pins(TOP / "requirements-test.lock")
+    assert len(tested) > 30
+    assert [pin for lock in TOP.glob("requirements*.lock") for pin in pins(lock) - tested] == []
+
+
+def test_each_cloud_has_its_extra_and_its_lock() -> None:
+    extras = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for driver in kcistorage.BACKENDS:
+        (library,) = extras[driver]
+        name = re.split("[<>=]", library)[0]
+        assert name in {pin.partition("==")[0] for pin in pins(TOP / f"requirements-{driver}.lock")}
+        assert f"make run EXTRAS={driver}" in README
+
+
+def test_azurite_is_pinned() -> None:
+    folder = TOP / "kcistorage_test" / "npm"
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]["azurite"]
+    assert re.fullmatch(r"[0-9.]+", wanted)
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    assert packages["node_modules/azurite"]["version"] == wanted
+    assert [name for name, told in packages.items() if name and "integrity" not in told] == []
 
 
 # ---- Commands
@@ -251,9 +348,11 @@ def copy(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("kcistorage.py", "Makefile", "README.md", "config.toml.example", "pyproject.toml"):
         shutil.copy(TOP / name, folder)
-    shutil.copytree(TOP / "kcistorage_parts", folder / "kcistorage_parts", ignore=shutil.ignore_patterns("__pycache__"))
-    for virtual, lock in ((".venv", "requirements.lock"), (".venv-test", "requirements-test.lock")):
-        shutil.copy(TOP / lock, folder)
+    for name in ("kcistorage_parts", "kcistorage_test/npm"):
+        shutil.copytree(TOP / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for lock in TOP.glob("requirements*.lock"):
+        shutil.copy(lock, folder)
+    for virtual in (".venv", ".venv-test"):
         (folder / virtual / "bin").mkdir(parents=True)
         python = folder / virtual / "bin" / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
@@ -336,15 +435,24 @@ def test_the_python_of_readme(start: Start, capsys: pytest.CaptureFixture[str]) 
 
 def test_the_targets_of_readme_exist(copy: Path) -> None:
     needs("make")
-    shell("make --dry-run " + " ".join(sorted({*re.findall(r"`make ([a-z]+)`", README), "test"})), copy, 0)
+    commands = re.findall(r"`(make [a-z]+(?: [A-Z]+=\w+)?)`", README)
+    assert {"make run EXTRAS=azure", "make check"} < set(commands)
+    for command in sorted({*commands, "make test"}):
+        shell(command.replace("make", "make --dry-run"), copy, 0)
+
+
+def site_of_readme(port: int, backend: str) -> str:
+    """With a port of its own, and without its certificate."""
+    _, site = blocks("nginx")
+    site = re.sub(r"ssl_certificate.*", "", site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}"))
+    assert "http://127.0.0.1:3000" in site
+    return site.replace("127.0.0.1:3000", backend)
 
 
 def test_the_nginx_site_of_readme(start: Start, tmp_path: Path) -> None:
-    """UP-7, UP-11, DL-5, GA-3: with a port of its own, and without its certificate."""
-    (site,) = blocks("nginx")
+    """UP-7, UP-11, DL-5, GA-3"""
     server, port = start(), free_port()
-    site = re.sub(r"ssl_certificate.*", "", site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}"))
-    site = site.replace("127.0.0.1:3000", f"127.0.0.1:{server.port}")
+    site = site_of_readme(port, f"127.0.0.1:{server.port}")
     content = os.urandom(3 << 20)
     (tmp_path / "big").write_bytes(content)
     (tmp_path / "nginx").mkdir()
@@ -355,6 +463,29 @@ def test_the_nginx_site_of_readme(start: Start, tmp_path: Path) -> None:
         assert shell(f"{upload} -H 'Authorization: {token()}'", tmp_path, port) == "200"
         shell("curl -sSf -r 1-2000000 -o part http://localhost:3000/a/big", tmp_path, port)
     assert (tmp_path / "part").read_bytes() == content[1:2_000_001]
+
+
+@pytest.mark.parametrize("alive", [2, 1])
+def test_the_nginx_upstream_of_readme(alive: int, start: Start, tmp_path: Path) -> None:
+    """UP-1, DL-8: both servers of one storage are asked, and where one is away the other."""
+    upstream, _ = blocks("nginx")
+    servers = [start(local=kcistorage.Local(str(tmp_path / "storage"))) for _ in range(alive)]
+    ports = [*(server.port for server in servers), free_port()][:2]
+    addresses = re.findall(r"192\.0\.2\.\d+:3000", upstream)
+    for address, port in zip(addresses, ports):
+        upstream = upstream.replace(address, f"127.0.0.1:{port}")
+    front = free_port()
+    (tmp_path / "nginx").mkdir()
+    needs("curl")
+    upload = f"curl -sSf -H 'Authorization: {token()}' -F path=a -F file0=@file http://localhost:3000/upload"
+    with nginx(upstream + site_of_readme(front, "kcistorage"), front, tmp_path / "nginx"):
+        for content in ("one", "two", "three", "four"):
+            (tmp_path / "file").write_text(content)
+            shell(upload, tmp_path, front)
+            for _ in range(2):
+                assert shell("curl -sSf http://localhost:3000/a/file", tmp_path, front) == content
+    for server in servers:
+        assert server.wait_for_log("method=GET"), "this one had no part in it"
 
 
 def test_the_unit_of_readme() -> None:

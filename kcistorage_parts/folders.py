@@ -1,0 +1,85 @@
+"""The rule of a tree for a store that has none (UP-4): no key may need an object as a folder, or a folder as an object.
+
+A cloud would take both `a` and `a/b`, but then not every server of the protocol could hold the same keys. What is asked
+of the cloud is asked all at once, and goes on while the object comes in. Two uploads at the same moment may still slip
+through: the rule is there for people's mistakes, and no object is lost by it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Optional, Protocol
+
+LOOKERS = 8  # requests at once
+KNOWN_SECONDS = 60.0  # that something which is no object is taken for none
+MOST_KNOWN = 10_000
+
+
+class Backend(Protocol):
+    """What is asked; azure.py and s3.py say more. Any thread may call anything."""
+
+    def stat(self, key: str) -> Optional[object]: ...
+    def keys(self, prefix: str) -> Iterator[str]: ...
+
+
+class Folders:
+    """Any thread may call."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._looking = ThreadPoolExecutor(LOOKERS, "folders")
+        self._lock = threading.Lock()  # of the next two
+        self._known: dict[str, float] = {}  # folders above objects, which are no objects, and since when
+        self._begun: dict[str, list[Future[None]]] = {}
+
+    def begin(self, key: str) -> None:
+        """Asks ahead for `check`, and does not wait."""
+        with self._lock:
+            if key in self._begun:
+                return
+            above = list(itertools.accumulate(key.split("/")[:-1], "{}/{}".format))
+            now = time.monotonic()
+            unknown = [folder for folder in above if now - self._known.get(folder, -KNOWN_SECONDS) >= KNOWN_SECONDS]
+            looks = [self._looking.submit(self._refuse_object, folder) for folder in unknown]
+            self._begun[key] = [*looks, self._looking.submit(self._refuse_folder, key)]
+
+    def check(self, key: str) -> None:
+        """Raises ENOTDIR or EISDIR where a key stands against the rule, or what the back end raises."""
+        self.begin(key)
+        with self._lock:
+            looks = self._begun.pop(key)
+        for look in looks:
+            look.result()
+
+    def forget(self, key: str) -> None:
+        """What was begun is not needed, or not any more."""
+        with self._lock:
+            looks = self._begun.pop(key, [])
+        for look in looks:
+            look.cancel()
+
+    def _refuse_object(self, folder: str) -> None:
+        if self._backend.stat(folder) is not None:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with self._lock:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[folder] = time.monotonic()
+
+    def _refuse_folder(self, key: str) -> None:
+        below = None
+        with contextlib.suppress(PermissionError):  # an account that may not list does without this half of the rule
+            below = next(iter(self._backend.keys(f"{key}/")), None)
+        if below is not None:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+    def close(self) -> None:
+        """Waits for what was asked."""
+        self._looking.shutdown()
