@@ -852,6 +852,11 @@ class Connection:
         self.idle, self.wire.waits = True, False
         self.deadline = time.monotonic() + self.wire.idle_seconds
 
+    def wake(self) -> None:
+        """In its own thread again."""
+        self.idle = False
+        self.wire.wait()
+
     def serve(self) -> None:
         """In its own thread: until the connection ends or comes to rest."""
         rests = False
@@ -860,7 +865,7 @@ class Connection:
         except (Disconnected, OSError) as error:
             self.lost(error)
         finally:
-            if not (rests and self.server.lobby.admit(self)):
+            if not rests:
                 self.end()
 
     def lost(self, error: Exception) -> None:
@@ -873,14 +878,13 @@ class Connection:
         self.server.leave(self)
 
     def _converse(self) -> bool:
-        """Says whether the connection may rest; else it is over."""
-        self.idle = False
+        """Says whether the connection is in the lobby again; else it is over."""
         if self.server.tls is not None:
             self.wire = Wire(self._secured(self.server.tls), self.server.limits)
-        self.wire.wait()
+        self.wake()
         while self._turn():
             self._turn = self._exchange
-            if self._light and not self.wire.has_buffered():
+            if self._light and not self.wire.has_buffered() and self.server.lobby.admit(self):
                 return True
         return False
 
@@ -912,6 +916,7 @@ class Connection:
             return not self.wire.has_buffered()
         if not self._answer_at_once(raw):
             self._turn = partial(self._exchange, raw)
+            self.idle = False  # from now on, and not from its thread's start: `stop` would cut the body off
             return False
         return True
 
@@ -977,12 +982,14 @@ class Connection:
     def _serve(self, exchange: Exchange) -> bool:
         began = time.monotonic()
         try:
-            answer, reason = self._respond(self.server.site.respond, exchange)
+            answer, reason = self._respond(self.server.site.at_once, exchange)
+            self._light = answer is not None and self.server.tls is None
+            if answer is None:
+                answer, reason = self._respond(self.server.site.respond, exchange)
         except Disconnected:
             self._record(exchange, 499, "client-gone", began)
             return False
         assert answer is not None
-        self._light = self.server.tls is None and exchange.method in QUICK_METHODS and isinstance(answer.body, bytes)
         if not self._finish(exchange, answer, reason, began):
             return False
         if not exchange.keep_alive:
@@ -1040,7 +1047,9 @@ class Connection:
     def _record(self, exchange: Exchange, status: int, reason: str, began: float) -> None:
         """LG-1 and MT-1: one line, one tick."""
         seconds = time.monotonic() - began
-        self.server.log.write(partial(self.server.account, exchange, status, reason, seconds))
+        received, sent = exchange.body.received, exchange.sent
+        self.server.log.write(partial(access_line, exchange, status, reason, seconds))
+        self.server.metrics.answered(exchange.method, status, reason, received, sent, seconds, exchange.state)
 
 
 ROUND = 32  # connections that the lobby attends to before it hands over the first answer
@@ -1069,8 +1078,14 @@ class Lobby(threading.Thread):
             if self._server.stopping or self._epoll is None:
                 return False
             connection.rest()
-            self._resting[connection.socket.fileno()] = connection
-            self._epoll.register(connection.socket.fileno(), select.EPOLLIN)
+            descriptor = connection.socket.fileno()
+            self._resting[descriptor] = connection
+            try:
+                self._epoll.register(descriptor, select.EPOLLIN)
+            except OSError:  # no room for one more: /proc/sys/fs/epoll/max_user_watches
+                del self._resting[descriptor]
+                connection.wake()
+                return False
             return True
 
     def run(self) -> None:
@@ -1079,6 +1094,8 @@ class Lobby(threading.Thread):
             for connection in [one for one in awake if self._do(one, one.attend)]:
                 self._do(connection, connection.hand_over)
             self._dismiss_sleepers()
+        if self._epoll is not None:
+            self._epoll.close()
 
     def _is_over(self) -> bool:
         with self._door:
@@ -1206,12 +1223,6 @@ class StorageServer(ThreadingHTTPServer):
             self._common = now, f"Date: {preconditions.http_date(now)}\r\nServer: kcistorage/{__version__}\r\n"
         return self._common[1]
 
-    def account(self, exchange: Exchange, status: int, reason: str, seconds: float) -> str:
-        """Counts a request and gives its line for the log: called by the log's own thread, a moment later."""
-        received, sent, state = exchange.body.received, exchange.sent, exchange.state
-        self.metrics.answered(exchange.method, status, reason, received, sent, seconds, state)
-        return access_line(exchange, status, reason, seconds)
-
     def get_request(self) -> tuple[socket.socket, Any]:
         try:
             return super().get_request()
@@ -1244,7 +1255,7 @@ class StorageServer(ThreadingHTTPServer):
         """Gives a connection a thread of its own."""
         try:
             super().process_request(connection, None)  # type: ignore[arg-type]
-        except RuntimeError:  # no more threads to be had
+        except (RuntimeError, MemoryError):  # no more threads to be had
             connection.end()
             self.handle_error(connection, None)
 
@@ -1731,11 +1742,10 @@ class Unlisted:
 class MetricsPage:
     """GET /metrics (MT-1)."""
 
-    def __init__(self, metrics: Metrics, log: Log) -> None:
-        self._metrics, self._log = metrics, log
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
     def respond(self, exchange: Exchange) -> Answer:
-        self._log.flush()  # what it has not written is not counted either
         return Answer(200, [("Content-Type", self._metrics.CONTENT_TYPE), NOSNIFF], self._metrics.text())
 
 
@@ -2094,7 +2104,7 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
             "/v1/file": {"POST": upload},
             "/v1/checkauth": {"GET": CheckAuth(credentials)},
             "/v1/list": {"GET": Listing(driver) if config.list.enabled else Unlisted()},
-            "/metrics": {"GET": MetricsPage(metrics, log)},
+            "/metrics": {"GET": MetricsPage(metrics)},
         },
         otherwise={"GET": Download(driver, locks, limits.lock_seconds)},
     )
