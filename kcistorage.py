@@ -11,6 +11,7 @@ The way of a request:
        Download   key -> locks.reading(key) -> driver.open -> preconditions.decide -> 200 206 304 412 416
 
     POST /upload, /v1/file     store file0, file1, ... under path        token
+    POST /v1/archive           store the files of a tar archive          token
     GET  /<key>                an object: whole, ranges, conditional     public
     GET  /v1/list              the keys, one a line                      public
     GET  /v1/checkauth         whose token is this?                      token
@@ -31,6 +32,7 @@ import contextlib
 import dataclasses
 import errno
 import itertools
+import json
 import os
 import re
 import secrets
@@ -42,16 +44,19 @@ import socketserver
 import ssl
 import struct
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from http import HTTPStatus
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import (
+    IO,
     Any,
     Callable,
     NamedTuple,
@@ -63,7 +68,7 @@ from typing import (
 )
 from urllib.parse import quote, unquote
 
-from kcistorage_parts import formdata, guards, heads, names, preconditions, tokens
+from kcistorage_parts import archives, formdata, guards, heads, names, preconditions, tokens
 from kcistorage_parts.local import PRIVATE, LocalDriver
 from kcistorage_parts.logfmt import Log, quoted
 from kcistorage_parts.metrics import Metrics
@@ -128,6 +133,8 @@ def refusal(error: Exception) -> Refused:
         return Refused(error.status, error.reason, error.text)
     if isinstance(error, (names.BadKey, formdata.BadForm)):
         return Refused(400, error.reason, error.text)
+    if isinstance(error, archives.BadArchive):
+        return Refused(413 if error.reason == "archive-too-large" else 400, error.reason, error.text)
     if isinstance(error, tokens.BadToken):
         return Refused(401, error.reason, error.text, UNAUTHORIZED)
     if isinstance(error, ConnectionError):  # to a back end: of clients, the wire says Disconnected
@@ -188,12 +195,17 @@ class Answer(NamedTuple):
 
 
 PLAIN = ("Content-Type", "text/plain; charset=utf-8")
+JSON = ("Content-Type", "application/json")
 NOSNIFF = ("X-Content-Type-Options", "nosniff")
 
 
 def plain(status: int, text: str, headers: Headers = ()) -> Answer:
     """A short text, as every refusal is: one line that no browser takes for a page."""
     return Answer(status, (PLAIN, NOSNIFF, *headers), text.encode())
+
+
+def told_plainly(refused: Refused) -> Answer:
+    return plain(refused.status, refused.text, refused.headers)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -662,6 +674,7 @@ class Exchange:
     unframed = False  # whether the answer ends where the connection does (RFC 9112 6.3)
     begun = False  # whether some of the answer is on the wire
     sent = 0  # bytes of the answer's body
+    tell_refusal: Callable[[Refused], Answer] = staticmethod(told_plainly)  # a handler may set another form
 
     def __init__(self, wire: Wire, head: heads.Head, address: str) -> None:
         self.head, self.fields, self.method, self.path = head, head.fields, head.method, head.path
@@ -975,7 +988,7 @@ class Connection:
         """Answers what could not become an exchange, and ends the connection."""
         told = {name: value for name, value in head.fields.items() if name not in FRAMING}
         exchange = self._open(head._replace(fields={**told, "connection": "close"}))
-        if self._finish(exchange, self._refuse(refused), refused.reason, time.monotonic()):
+        if self._finish(exchange, told_plainly(refused), refused.reason, time.monotonic()):
             self.wire.linger()
         return False
 
@@ -1006,11 +1019,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001  # the one place where errors become answers
             refused = refusal(error)
             self._report(error, refused, exchange)
-            return self._refuse(refused), refused.reason
-
-    @staticmethod
-    def _refuse(refused: Refused) -> Answer:
-        return plain(refused.status, refused.text, refused.headers)
+            return exchange.tell_refusal(refused), refused.reason
 
     def _finish(self, exchange: Exchange, answer: Answer, reason: str, began: float) -> bool:
         """Sends and records; says whether the answer went out whole."""
@@ -1032,7 +1041,7 @@ class Connection:
                 if exchange.unframed:
                     self.wire.abort()
                 return False, answer.status, reason or "answer-broken"
-            return self._send(exchange, self._refuse(refused), refused.reason)
+            return self._send(exchange, exchange.tell_refusal(refused), refused.reason)
         finally:
             if not isinstance(answer.body, bytes):
                 answer.body.close()
@@ -1510,9 +1519,9 @@ def told_type(exchange: Exchange) -> str:
 class Writer:
     """What one request writes, on behalf of its user. Locks and unfinished objects are let go with `held`."""
 
-    def __init__(self, store: Store, exchange: Exchange, held: contextlib.ExitStack) -> None:
+    def __init__(self, store: Store, exchange: Exchange, held: contextlib.ExitStack, told_type: str = "") -> None:
         self._store, self._exchange, self._held = store, exchange, held
-        self._told_type = told_type(exchange)
+        self._told_type = told_type
         self.most = store.most
 
     def key(self, path: str, filename: str) -> str:
@@ -1545,18 +1554,53 @@ class Writer:
         return key, content_type, [("owner", self._exchange.owner), *self._store.tags]
 
 
+Events = Iterator[Union[formdata.Part, bytes, None]]
+
+
+def part_blocks(events: Events) -> Iterator[bytes]:
+    """The content of the part that has just begun."""
+    while isinstance(event := next(events), bytes):
+        yield event
+
+
+class FormPath:
+    """The path field of a form, which comes before the files or after them, once (UP-2, UP-3)."""
+
+    MOST = 4_096  # bytes; a key has 1,024 at most, and slashes do not count
+
+    def __init__(self) -> None:
+        self.text: Optional[str] = None  # None until it is known
+
+    def take(self, blocks: Iterator[bytes]) -> None:
+        if self.text is not None:
+            raise Refused(400, "path-repeated", "More than one path field in upload")
+        path = bytearray()
+        for block in blocks:
+            path += block
+            if len(path) > self.MOST:
+                raise Refused(400, "path-too-long", f"The path field is longer than {self.MOST} bytes")
+        try:
+            self.text = path.decode()
+        except UnicodeDecodeError:
+            raise Refused(400, "path-not-utf8", "The path field is not UTF-8") from None
+
+
+NO_FILENAME: Refusal = (400, "no-filename", "No filename provided")
+
+
 class UploadedFile:
     """One file of a form, on its way in. `key` is "" until the path is known."""
 
-    def __init__(self, field: str, filename: str, key: str, incoming: Incoming, most: int) -> None:
+    def __init__(self, field: str, filename: str, key: str, incoming: Incoming) -> None:
         self.field, self.filename, self.key, self.incoming = field, filename, key, incoming
-        self._rest = self._most = most
 
-    def write(self, data: bytes) -> None:
-        self._rest -= len(data)
-        if self._rest < 0:
-            raise Refused(413, "file-too-large", f"A file of this upload is larger than {self._most} bytes")
-        self.incoming.write(data)
+    def take(self, blocks: Iterator[bytes], most: int) -> None:
+        rest = most
+        for block in blocks:
+            rest -= len(block)
+            if rest < 0:
+                raise Refused(413, "file-too-large", f"A file of this upload is larger than {most} bytes")
+            self.incoming.write(block)
 
 
 class UploadForm:
@@ -1565,54 +1609,30 @@ class UploadForm:
     Keys are checked and held as early as the order of the fields allows: a refusal then costs the client little.
     """
 
-    MAX_PATH = 4_096  # bytes; a key has 1,024 at most, and slashes do not count
     MAX_FILES = 100  # each has an open descriptor
     FILE_FIELD = re.compile(r"file[0-9]+")
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._path: Optional[bytearray] = None
-        self._path_known = False
+        self._path = FormPath()
         self._files: list[UploadedFile] = []
-        self._write: Callable[[bytes], object] = len  # where the bytes of the part go; len is as good as nowhere
 
-    def take(self, event: Union[formdata.Part, bytes, None]) -> None:
-        if isinstance(event, bytes):
-            self._write(event)
-        elif event is None:
-            self._end_part()
-        elif event.name == "path":
-            self._begin_path()
-        elif self.FILE_FIELD.fullmatch(event.name):
-            self._begin_file(event)
+    def take(self, events: Events) -> None:
+        for event in events:  # among them the content of fields that mean nothing here
+            if isinstance(event, formdata.Part) and event.name == "path":
+                self._path.take(part_blocks(events))
+                self._resolve()
+            elif isinstance(event, formdata.Part) and self.FILE_FIELD.fullmatch(event.name):
+                self._take_file(event, part_blocks(events))
 
-    def _begin_path(self) -> None:
-        if self._path is not None:
-            raise Refused(400, "path-repeated", "More than one path field in upload")
-        self._path = bytearray()
-        self._write = self._extend_path
-
-    def _extend_path(self, data: bytes) -> None:
-        assert self._path is not None
-        self._path += data
-        if len(self._path) > self.MAX_PATH:
-            raise Refused(400, "path-too-long", f"The path field is longer than {self.MAX_PATH} bytes")
-
-    def _begin_file(self, part: formdata.Part) -> None:
+    def _take_file(self, part: formdata.Part, blocks: Iterator[bytes]) -> None:
         if not part.filename:
-            raise Refused(400, "no-filename", "No filename provided")
+            raise Refused(*NO_FILENAME)
         if len(self._files) >= self.MAX_FILES:
             raise Refused(400, "too-many-files", f"More than {self.MAX_FILES} files in one upload")
-        key = self._admit(part.filename) if self._path_known else ""
-        incoming = self._writer.create(key or None)
-        self._files.append(UploadedFile(part.name, part.filename, key, incoming, self._writer.most))
-        self._write = self._files[-1].write
-
-    def _end_part(self) -> None:
-        if self._path is not None and not self._path_known:
-            self._path_known = True
-            self._resolve()
-        self._write = len
+        key = "" if self._path.text is None else self._admit(part.filename)
+        self._files.append(UploadedFile(part.name, part.filename, key, self._writer.create(key or None)))
+        self._files[-1].take(blocks, self._writer.most)
 
     def _resolve(self) -> None:
         """Keys for the files that came before the path."""
@@ -1620,11 +1640,7 @@ class UploadForm:
             file.key = file.key or self._admit(file.filename)
 
     def _admit(self, filename: str) -> str:
-        try:
-            path = (self._path or b"").decode()
-        except UnicodeDecodeError:
-            raise Refused(400, "path-not-utf8", "The path field is not UTF-8") from None
-        key = self._writer.key(path, filename)
+        key = self._writer.key(self._path.text or "", filename)
         for file in self._files:
             if file.key == key:
                 raise Refused(400, "key-repeated", "Two files of this upload have the same path")
@@ -1655,12 +1671,167 @@ class Upload:
         boundary = formdata.boundary(exchange.fields.get("content-type", ""))
         exchange.body.limit(self._store.most + FORM_OVERHEAD)
         with contextlib.ExitStack() as held:
-            writer = Writer(self._store, exchange, held)
+            writer = Writer(self._store, exchange, held, told_type(exchange))
             form = UploadForm(writer)
-            for event in formdata.events(exchange.body.read, boundary):
-                form.take(event)
+            form.take(formdata.events(exchange.body.read, boundary))
             etags = {file.field: writer.commit(file.incoming, file.key) for file in form.complete()}
         return Answer(200, [("ETag", etags["file0"])])
+
+
+class Unpacked(NamedTuple):
+    """A file of an archive, and where its bytes are in the spool."""
+
+    key: str
+    start: int  # bytes, as the size
+    size: int
+
+
+class PartlyStored(Refused):
+    """AR-3: some files of a good archive are stored, others could not be."""
+
+    def __init__(self, uploaded: Sequence[Unpacked], failures: Sequence[str], prefix: str) -> None:
+        super().__init__(500, "archive-partial", f"{len(failures)} files of the archive could not be stored")
+        self.uploaded, self.failures, self.prefix = uploaded, failures, prefix
+
+
+def archive_report(status: str, uploaded: Sequence[Unpacked], failures: Sequence[str], prefix: str) -> bytes:
+    """What clients of an archive look into (AR-1)."""
+    report = {
+        "status": status,
+        "uploaded": len(uploaded),
+        "failed": len(failures),
+        "bytes": sum(file.size for file in uploaded),
+        "prefix": prefix,
+        "failures": failures,
+    }
+    return json.dumps(report).encode() + b"\n"
+
+
+def told_in_json(refused: Refused) -> Answer:
+    """A refusal in the form that clients of an archive expect (AR-2)."""
+    report = archive_report("error", [], [refused.text], "")
+    if isinstance(refused, PartlyStored):
+        report = archive_report("partial_failure", refused.uploaded, refused.failures, refused.prefix)
+    return Answer(refused.status, (JSON, NOSNIFF, *refused.headers), report)
+
+
+class BlockReader:
+    """Blocks, as much of them at a time as is asked for."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._rest = blocks, b""
+
+    def read(self, most: int) -> bytes:
+        """Up to `most` bytes; b"" at the end."""
+        block = self._rest or next(self._blocks, b"")
+        self._rest = block[most:]
+        return block[:most]
+
+
+class ArchiveForm:
+    """The fields of one archive upload, in either order. Files go to the spool as they are unpacked (AR-2)."""
+
+    def __init__(self, writer: Writer, spool: IO[bytes], limits: archives.Limits) -> None:
+        self._writer, self._spool, self._limits = writer, spool, limits
+        self._path = FormPath()
+        self._members: Optional[list[tuple[str, int, int]]] = None  # name, start, size
+
+    def take(self, events: Events) -> None:
+        for event in events:
+            if isinstance(event, formdata.Part) and event.name == "path":
+                self._path.take(part_blocks(events))
+            elif isinstance(event, formdata.Part) and event.name == "archive":
+                self._take_archive(event.filename, BlockReader(part_blocks(events)))
+
+    def _take_archive(self, filename: Optional[str], reader: BlockReader) -> None:
+        if self._members is not None:
+            raise Refused(400, "archive-repeated", "More than one archive field in upload")
+        if not filename:
+            raise Refused(*NO_FILENAME)
+        self._members = []
+        for event in archives.members(archives.opened(filename, reader.read), self._limits):
+            if isinstance(event, bytes):
+                self._spool.write(event)
+            elif event is not None:
+                if self._path.text is not None:
+                    self._writer.key(self._path.text, event.name)  # refused now, where it can be
+                self._members.append((event.name, self._spool.tell(), event.size))
+
+    def complete(self) -> tuple[str, list[Unpacked]]:
+        """The prefix, and the files with their keys; of files with one key the last, as tar has it."""
+        if self._members is None:
+            raise Refused(400, "no-archive", "No archive field in upload")
+        prefix = self._path.text or ""
+        files = {}
+        for name, start, size in self._members:
+            key = self._writer.key(prefix, name)
+            files[key] = Unpacked(key, start, size)
+        for key in files:
+            if any(key[: slash.start()] in files for slash in re.finditer("/", key)):
+                raise Refused(*KEY_CONFLICT)
+        return prefix, list(files.values())
+
+
+class Archive:
+    """POST /v1/archive (AR-1 to AR-3): the files of an archive, stored like single uploads once all of it is good."""
+
+    MOST_AT_ONCE = 8  # of all clients: to unpack takes up to 100 MiB each
+
+    def __init__(
+        self, store: Store, spool_folder: str, parallelism: int, limits: archives.Limits = archives.LIMITS
+    ) -> None:
+        self._store, self._spool_folder = store, spool_folder
+        self._parallelism, self._limits = parallelism, limits
+        self._unpacking = threading.BoundedSemaphore(self.MOST_AT_ONCE)
+
+    def respond(self, exchange: Exchange) -> Answer:
+        exchange.tell_refusal = told_in_json
+        self._store.credentials.owner(exchange)
+        boundary = formdata.boundary(exchange.fields.get("content-type", ""))
+        exchange.body.limit(self._store.most + FORM_OVERHEAD)
+        with contextlib.ExitStack() as held, tempfile.TemporaryFile(dir=self._spool_folder) as spool:
+            form = ArchiveForm(Writer(self._store, exchange, held), spool, self._limits)
+            with self._turn_to_unpack():
+                form.take(formdata.events(exchange.body.read, boundary))
+            prefix, files = form.complete()
+            spool.flush()
+            self._store_all(exchange, spool.fileno(), files, prefix)
+        exchange.key = prefix
+        return Answer(200, (JSON, NOSNIFF), archive_report("ok", files, [], prefix))
+
+    @contextlib.contextmanager
+    def _turn_to_unpack(self) -> Iterator[None]:
+        if not self._unpacking.acquire(timeout=self._store.wait_seconds):
+            raise Refused(503, "archives-busy", "Too many archives at once, try again", [("Retry-After", "30")])
+        try:
+            yield
+        finally:
+            self._unpacking.release()
+
+    def _store_all(self, exchange: Exchange, spool: int, files: Sequence[Unpacked], prefix: str) -> None:
+        """Raises what befell the first file if none could be stored, PartlyStored if some could not."""
+        store_one = partial(self._store_one, exchange, spool)
+        with ThreadPoolExecutor(min(self._parallelism, len(files)), "archive") as pool:
+            refusals = list(pool.map(store_one, files))
+        failures = [f"{file.key}: {refused.text}" for file, refused in zip(files, refusals) if refused is not None]
+        stored = [file for file, refused in zip(files, refusals) if refused is None]
+        if failures and not stored:
+            raise next(refused for refused in refusals if refused is not None)
+        if failures:
+            raise PartlyStored(stored, failures, prefix)
+
+    def _store_one(self, exchange: Exchange, spool: int, file: Unpacked) -> Optional[Refused]:
+        try:
+            with contextlib.ExitStack() as held:
+                writer = Writer(self._store, exchange, held)
+                writer.hold(file.key)
+                incoming = writer.create(file.key)
+                for at in range(file.start, file.start + file.size, READ_BYTES):
+                    incoming.write(os.pread(spool, min(READ_BYTES, file.start + file.size - at), at))
+                writer.commit(incoming, file.key)
+        except Exception as error:  # noqa: BLE001  # the other files go on
+            return refusal(error)
+        return None
 
 
 DOWNLOAD_WAITED: Refusal = (408, "download-locked", "Timeout waiting for upload")
@@ -1861,6 +2032,7 @@ class LimitOptions:
     keep_alive_seconds: float = 30.0
     lock_seconds: float = 30.0
     backend_seconds: float = 20.0
+    archive_parallelism: int = 0  # files of one archive that are stored at once; 0: what suits the driver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2011,9 +2183,12 @@ def check_tag(retention: Retention) -> None:
         raise wrong("retention.tag_value", retention.tag_value, "printable ASCII")
 
 
+ZERO_IS_FINE = ("revalidate_seconds", "archive_parallelism")  # at each download; what suits the driver
+
+
 def check_numbers(name: str, table: Union[LimitOptions, CacheOptions]) -> None:
     for field in dataclasses.fields(table):
-        least = 0 if field.name == "revalidate_seconds" else 1e-6  # 0: at each download
+        least = 0 if field.name in ZERO_IS_FINE else 1e-6
         most = threading.TIMEOUT_MAX if field.name.endswith("_seconds") else MOST  # what can be waited for
         if not least <= getattr(table, field.name) <= most:
             raise wrong(f"{name}.{field.name}", getattr(table, field.name), "a number above 0, and not a huge one")
@@ -2064,6 +2239,10 @@ def load_config(path: str) -> Config:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+# Files of one archive that are stored at once (AR-3). A cloud takes as long for one as for many; a disk gains from a
+# few, whose fsyncs it does together.
+PARALLELISM = {"local": 4, "azure": 64, "s3": 64}
+
 BANNER = "KernelCI Proxy Server"  # ST-1; Upstream: deployed servers say KernelCI Storage Server
 ICON = "https://kernelci.org/favicon.ico"
 # Keys that no object may have (UP-4): the private folder, and every route, served now or in the protocol.
@@ -2083,7 +2262,7 @@ RESERVED = frozenset(
 )
 
 
-def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Site:
+def build_site(config: Config, driver: Driver, files: str, log: Log, metrics: Metrics) -> Site:
     """The protocol as a table."""
     locks = LockTable(metrics.lock_waited)
     users = [tokens.User(user.name, user.prefixes) for user in config.users]
@@ -2091,7 +2270,9 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
     credentials = Credentials(keys, users, config.auth.enforce_expiry)
     retention, limits = config.retention, config.limits
     tags = [(retention.tag_key, retention.tag_value)] if retention.tag_value else []
-    upload = Upload(Store(driver, locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds))
+    store = Store(driver, locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds)
+    upload = Upload(store)
+    archive = Archive(store, files, limits.archive_parallelism or PARALLELISM[config.driver])
     agents = (*(guards.DEFAULT_BANNED_AGENTS if config.useragent.defaults else ()), *config.useragent.ban)
     bans = Bans(guards.AgentBan(agents), guards.Subnets(guards.networks(config.block_subnets)), log)
     return Site(
@@ -2102,6 +2283,7 @@ def build_site(config: Config, driver: Driver, log: Log, metrics: Metrics) -> Si
             "/favicon.ico": {"GET": Constant(plain(301, "", [("Location", ICON)]))},
             "/upload": {"POST": upload},
             "/v1/file": {"POST": upload},
+            "/v1/archive": {"POST": archive},
             "/v1/checkauth": {"GET": CheckAuth(credentials)},
             "/v1/list": {"GET": Listing(driver) if config.list.enabled else Unlisted()},
             "/metrics": {"GET": MetricsPage(metrics)},
@@ -2122,7 +2304,7 @@ def build_server(
     limits = config.limits
     server = StorageServer(
         address,
-        build_site(config, storage.driver, log, metrics),
+        build_site(config, storage.driver, files, log, metrics),
         log,
         metrics,
         lambda peer, fields: guards.client_address(
@@ -2157,6 +2339,7 @@ storage_path = "./storage"
 
 
 LOG_DELAY = 0.01  # seconds
+PARALLELISM_VARIABLE = "KCI_STORAGE_ARCHIVE_PARALLELISM"
 
 
 def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
@@ -2249,9 +2432,20 @@ def warnings(config: Config, path: str) -> Iterator[str]:
         yield f"{path} lies in the storage: everybody can download the secret"
 
 
+def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
+    """AR-3: the one option that has a variable too, which wins."""
+    told = environment.get(PARALLELISM_VARIABLE)
+    if told is None:
+        return config
+    if not re.fullmatch("[0-9]{1,3}", told):
+        raise wrong(PARALLELISM_VARIABLE, told, "a whole number from 0 to 999")
+    limits = dataclasses.replace(config.limits, archive_parallelism=int(told))
+    return dataclasses.replace(config, limits=limits)
+
+
 def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Runs until SIGTERM or SIGINT; a second signal ends at once."""
-    config = load_config(path)
+    config = with_environment(load_config(path), environment)
     log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")), LOG_DELAY)
     address = listen_address(environment)
     tls = tls_context(options.ssl_directory)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, get_type_hints
 import pytest
 
 import kcistorage
-from kcistorage_parts import formdata, heads, names, tokens
+from kcistorage_parts import archives, formdata, heads, names, tokens
 from kcistorage_parts.logfmt import Log
 from kcistorage_parts.metrics import Metrics
 from kcistorage_parts.settings import section
@@ -189,7 +189,7 @@ def pairs(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
     """(status, reason) of a node that looks as if it had them."""
     if isinstance(node, ast.Call):
         name = name_of(node.func)
-        if name in ("Refused", "BadHead") and len(node.args) > 1:
+        if name in ("Refused", "BadHead", "__init__") and len(node.args) > 1:
             yield node.args[0], node.args[1]
         elif name == "_ban":  # of a gate: event, reason, exchange
             yield ast.Constant(403), node.args[1]
@@ -218,6 +218,7 @@ def reasons() -> list[Reason]:
     tables: list[tuple[Mapping[str, str], Mapping[str, int]]] = [
         (names.REASONS, dict.fromkeys(names.REASONS, 400)),
         (formdata.REASONS, dict.fromkeys(formdata.REASONS, 400)),
+        (archives.REASONS, {**dict.fromkeys(archives.REASONS, 400), "archive-too-large": 413}),
         (tokens.REASONS, dict.fromkeys(tokens.REASONS, 401)),
         (heads.REASONS, status_of_head),
     ]
@@ -260,7 +261,7 @@ def events_of_source(path: Path) -> Iterator[str]:
             name, arguments = name_of(node.func), node.args
             if name == "partial":
                 name, arguments = name_of(arguments[0]), arguments[1:]
-            if name in ("event", "debug", "warn", "_warn", "_ban"):
+            if name in ("event", "debug", "warn", "_warn", "_ban", "_begin"):
                 strings = [literal(argument, str) or "" for argument in arguments]
                 yield from [string for string in strings if re.fullmatch(r"[a-z]+([_-][a-z]+)*", string)][:1]
 

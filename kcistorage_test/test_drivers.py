@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -210,14 +210,19 @@ def test_what_one_process_stores_another_serves(driver: Driver, reopen: Open) ->
         assert keys(other) == ["x"]
 
 
+SEAWEEDS_OWN = frozenset("\\\ufffe\uffff")
 SEGMENTS = st.text(st.characters(codec="utf-8", exclude_characters="/", min_codepoint=32), min_size=1, max_size=60)
 KEYS = st.lists(SEGMENTS, min_size=1, max_size=5).map("/".join).filter(names.is_key)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=KEYS, content=st.binary(max_size=100), early=st.booleans())
-def test_every_key_that_the_protocol_allows_works(driver: Driver, key: str, content: bytes, early: bool) -> None:
+def test_every_key_that_the_protocol_allows_works(
+    driver: Driver, kind: str, key: str, content: bytes, early: bool
+) -> None:
     """Invariant: whatever is_key, is stored, found and listed under that very name (UP-3)."""
+    if kind == "s3":  # SeaweedFS takes a backslash for a slash, and XML has no noncharacters: test_s3.py
+        assume(SEAWEEDS_OWN.isdisjoint(key))
     key = f"{next(FRESH)}/{key}"
     put(driver, key, content, early=early)
     got = get(driver, key)
