@@ -1127,8 +1127,8 @@ class Lobby(threading.Thread):
     def _dismiss(self, connection: Connection) -> Connection:
         assert self._epoll is not None
         descriptor = connection.socket.fileno()
-        del self._resting[descriptor]
-        self._epoll.unregister(descriptor)
+        if self._resting.pop(descriptor, None) is not None:  # else it was on its way to a thread when that failed
+            self._epoll.unregister(descriptor)
         return connection
 
     def _dismiss_sleepers(self) -> None:

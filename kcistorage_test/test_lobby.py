@@ -73,8 +73,12 @@ def start(start: Start, request: pytest.FixtureRequest) -> Iterator[Start]:
     running: list[Running] = []
 
     def start_one(**changes: object) -> Running:
-        running.append(start(**changes))
-        return running[-1]
+        server = start(**changes)
+        running.append(server)
+        with server.peer():  # so that all its threads are running
+            until(lambda: server.server.connections == 1)
+        everybody_is_gone(server)
+        return server
 
     yield start_one
     for server in running:
@@ -906,11 +910,11 @@ def test_the_stop_ends_all_who_rest_and_the_lobby(server: Running, monkeypatch: 
     lobby = server.server.lobby
     assert lobby is not None
     monkeypatch.setattr(lobby, "_tick", 1_000.0)
+    monkeypatch.setattr(lobby, "_next_look", time.monotonic() + 1_000)
     with contextlib.ExitStack() as crowd:
         peers = [crowd.enter_context(server.peer()) for _ in range(40)]
         everybody_rests(server, 40)
         assert [peer.get("/").status for peer in peers[::2]] == [200] * 20
-        until(lambda: lobby._next_look > time.monotonic() + 500)
         peers[0].send(get("/", "Connection: close"))
         stop = Stop(server, monkeypatch)
         assert peers[0].rest().endswith(b"KernelCI Proxy Server")
@@ -1089,6 +1093,22 @@ def test_no_thread_to_be_had_is_a_fault_that_costs_that_connection_alone(
         everybody_rests(server, 1)
         assert other.get("/").status == other.get("/v1/list").status == 200
     assert type(error).__name__ in values(server.wait_for_log("event=error"))["trace"]
+
+
+def test_a_fault_on_the_way_to_a_thread_costs_that_connection_alone(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: were the lobby to die of it, nobody would be served any more."""
+    with server.peer() as other, server.peer() as peer:
+        everybody_rests(server, 2)
+        with monkeypatch.context() as patched:
+            patched.setattr(server.server, "employ", fail)
+            peer.send(get("/v1/list"))
+            with contextlib.suppress(ConnectionResetError):
+                assert peer.rest() == b""
+        everybody_rests(server, 1)
+        assert other.get("/").status == other.get("/v1/list").status == 200
+    assert "ZeroDivisionError" in values(server.wait_for_log("event=error"))["trace"]
 
 
 class NoMoreWatches:

@@ -1949,6 +1949,8 @@ def test_no_thread_to_be_had_is_a_fault_of_that_connection_alone(
     def no_thread(_: threading.Thread) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
+    with server.peer() as peer:
+        assert peer.get("/").status == 200  # all threads of the server's own are running
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", no_thread)
         with server.peer() as peer, contextlib.suppress(ConnectionResetError):
