@@ -88,7 +88,6 @@ class Fill:
         """Fetches nothing more."""
         with self._changed:
             self._broken = True
-            self._changed.notify_all()
 
     def _work(self) -> None:
         try:

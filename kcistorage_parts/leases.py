@@ -17,13 +17,13 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, Optional, Protocol
 
 LOCKS = ".metadata/locks/"  # where no upload has a key
 
 RENEW_SECONDS = 5.0
 EXPIRY_SECONDS = 20.0  # below the 30 s that an upload waits for its key
+CLOSE_SECONDS = 5.0  # that the end of the server waits for locks to be released; what is left expires
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5  # seconds between two looks at a lock that another server holds
 
 
@@ -62,7 +62,7 @@ class Lease:
         return self._name
 
     def is_due(self, now: float) -> bool:
-        return now - self._renewed > RENEW_SECONDS
+        return now - self._renewed > RENEW_SECONDS and not self._busy.locked()
 
     def is_lost(self) -> bool:
         """Whether somebody else may have the key by now."""
@@ -92,7 +92,8 @@ class Leases:
         self._changed = threading.Condition()
         self._running = False
         self._seen: dict[str, tuple[str, float]] = {}  # locks that others hold: name -> ETag, and since when we see it
-        self._releasing = ThreadPoolExecutor(4, "lease")
+        self._ended = threading.Condition()  # of a task
+        self._tasks = 0  # that run
 
     def acquire(self, key: str, seconds: float) -> bool:
         """Waits for the key, for so many seconds; says whether this server has it now."""
@@ -125,10 +126,10 @@ class Leases:
     def _keep(self, key: str, lease: Lease) -> None:
         with self._changed:
             self._seen.pop(lease.name, None)
-            self._held[key] = lease
             if not self._running:
-                self._running = True
                 threading.Thread(target=self._keep_alive, name="leases", daemon=True).start()
+                self._running = True
+            self._held[key] = lease
 
     def _keep_alive(self) -> None:
         while True:
@@ -139,10 +140,27 @@ class Leases:
                 if not leases:
                     return
             for lease in [lease for lease in leases if lease.is_due(time.monotonic())]:
-                try:
-                    lease.renew()
-                except OSError as error:
-                    self._warn("lease-not-renewed", f"{lease.name}: {error}")
+                self._begin(lease.renew, "lease-not-renewed", lease.name)
+
+    def _begin(self, task: Callable[[], None], failed: str, name: str) -> None:
+        """In a thread of its own: one request that hangs costs no other lock, and not the end of the server."""
+
+        def run() -> None:
+            try:
+                task()
+            except OSError as error:  # it is tried again, or the lock expires
+                self._warn(failed, f"{name}: {error}")
+            finally:
+                with self._ended:
+                    self._tasks -= 1
+                    self._ended.notify_all()
+
+        with self._ended:
+            self._tasks += 1
+        try:
+            threading.Thread(target=run, name="lease", daemon=True).start()
+        except RuntimeError:  # no more threads to be had
+            run()
 
     def check(self, key: str) -> None:
         """Raises ENOLCK where the key may be another server's by now; to be asked just before a commit."""
@@ -154,13 +172,7 @@ class Leases:
         """Lets go of the key, a moment later: no client waits for that."""
         with self._changed:
             lease = self._held.pop(key)
-        self._releasing.submit(self._release, lease)
-
-    def _release(self, lease: Lease) -> None:
-        try:
-            lease.release()
-        except OSError as error:  # it expires
-            self._warn("lease-not-released", f"{lease.name}: {error}")
+        self._begin(lease.release, "lease-not-released", lease.name)
 
     def remove_dead(self) -> None:
         """Deletes locks of servers that must be dead. One call sees a lock, one EXPIRY_SECONDS later knows."""
@@ -173,8 +185,9 @@ class Leases:
         self._seen = {name: seen for name, seen in self._seen.copy().items() if name in names}
 
     def close(self) -> None:
-        """Waits until all that was released is."""
-        self._releasing.shutdown()
+        """Waits until all that was released is, for CLOSE_SECONDS at most."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._tasks, CLOSE_SECONDS)
 
 
 def refuses_claims(backend: Backend, name: str) -> bool:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, Protocol, TypeVar, Union
 
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from kcistorage_parts import cloud, fills, leases
-from kcistorage_parts.cache import Cache
+from kcistorage_parts.cache import Cache, Entry
 from kcistorage_parts.cache import Copy as FileCopy
 from kcistorage_parts.cloud import CloudDriver, Hit, Tags
 from kcistorage_parts.fills import Cold
@@ -149,11 +150,11 @@ class Incoming:
 
 
 class Memory:
-    """Objects in memory, to the letter of what `cloud.Backend` asks for. `conditional`: whether it can lock."""
+    """Objects in memory, to the letter of what `cloud.Backend` asks for; but for conditions that it ignores."""
 
     BLOCK_BYTES = BLOCK
 
-    def __init__(self, conditional: bool = True) -> None:
+    def __init__(self, *ignored: str) -> None:
         self.objects: dict[str, tuple[Properties, bytes]] = {}
         self.asked: list[Asked] = []
         self.gates: list[Gate] = []
@@ -161,7 +162,7 @@ class Memory:
         self.users = 0  # servers that have not closed it
         self.altered: Callable[[Asked, bytes], bytes] = lambda asked, data: data  # what a read gives
         self._troubles: list[Trouble] = []
-        self._conditional, self._versions, self._lock = conditional, itertools.count(1), threading.RLock()
+        self._ignored, self._versions, self._lock = ignored, itertools.count(1), threading.RLock()
 
     def gate(self, hits: Hits) -> Gate:
         self.gates.append(Gate(hits))
@@ -225,6 +226,8 @@ class Memory:
         return Incoming(self, key, content_type)
 
     def keys(self, prefix: str) -> Iterator[str]:
+        with self.asked_for(Asked("list", prefix)):
+            pass
         for key in sorted(self.objects):
             with self.asked_for(Asked("list", key)):
                 if key.startswith(prefix):
@@ -240,7 +243,8 @@ class Memory:
     def claim(self, key: str, etag: str, data: bytes) -> str:
         with self.asked_for(Asked("claim", key, etag=etag)), self._lock:
             there = self.objects[key][0].etag if key in self.objects else ""
-            return self.store(key, data).etag if there == etag or not self._conditional else ""
+            ignored = ("If-Match" if etag else "If-None-Match") in self._ignored
+            return self.store(key, data).etag if there == etag or ignored else ""
 
     def close(self) -> None:
         self.users -= 1
@@ -343,10 +347,10 @@ class World:
         """A server with a cache in the folder of this name, of which it knows nothing yet."""
         return self.over(self.cache(name), revalidate_seconds)
 
-    def aged_server(self, name: str = "a", revalidate_seconds: float = 60.0) -> CloudDriver:
-        """A server all of whose copies were last checked an hour ago."""
+    def aged_server(self, name: str = "a", revalidate_seconds: float = 60.0, age: float = ANCIENT) -> CloudDriver:
+        """A server all of whose copies were last checked so many seconds ago."""
         for path in (self.folder / name).rglob("*.headers"):
-            os.utime(path, (time.time() - ANCIENT, time.time() - ANCIENT))
+            os.utime(path, (time.time() - age, time.time() - age))
         return self.server(name, revalidate_seconds)
 
     def copies(self) -> int:
@@ -540,7 +544,10 @@ def test_what_somebody_waits_for_comes_next(world: World) -> None:
     gate.open()
     assert far.result() == data[15 * FETCH : 16 * FETCH]
     found.close()
-    assert world.backend.of(KEY, "read")[5].start == 15 * FETCH
+    world.let_fills_end()
+    starts = [asked.start // FETCH for asked in world.backend.of(KEY, "read")]
+    assert sorted(starts[5:9]) == [15, 16, 17, 18], "and then what comes after it"
+    assert sorted(starts) == [0, *range(20)]
 
 
 def test_a_reader_that_leaves_does_not_stop_the_fill(world: World) -> None:
@@ -664,6 +671,39 @@ def test_readers_go_on_by_themselves_when_a_fill_fails(world: World, error: OSEr
     assert cached(server), "nobody fetched it again"
 
 
+def test_a_fill_that_fails_fetches_no_more(world: World) -> None:
+    """DL-7: but for what is under way."""
+    world.backend.store(KEY, some_bytes(20 * FETCH))
+    hits: Hits = lambda asked: (asked.what, asked.start) == ("read", FIRST)  # noqa: E731
+    world.backend.fail(hits, ConnectionError("cut"))
+    server, failing, gate = world.server(), world.backend.gate(hits), world.backend.gate(asks("read", least=FETCH))
+    found = server.open(KEY)
+    assert isinstance(found, Cold)
+    gate.await_arrivals(3)
+    failing.open()
+    until(lambda: found._fill is not None and found._fill._fetchers == 3)
+    gate.open()
+    found.close()
+    world.let_fills_end()
+    assert len(spans_read(world.backend)) == 1 + 4
+
+
+def test_a_fetch_with_a_hole_is_no_copy(world: World) -> None:
+    """DL-7: all blocks but one are there, and so the size is right."""
+    world.backend.store(KEY, OLD)
+    hits: Hits = lambda asked: (asked.what, asked.start) == ("read", 2 * FETCH)  # noqa: E731
+    world.backend.fail(hits, ConnectionError("cut"))
+    server, gate = world.server(), world.backend.gate(hits)
+    found = server.open(KEY)
+    assert isinstance(found, Cold)
+    until(lambda: found._fill is not None and len(found._fill._there) == len(WHOLE) - 1)
+    gate.open()
+    found.close()
+    world.let_fills_end()
+    assert world.copies() == 0
+    assert span(server.open(KEY), 0, FETCH) == OLD[:FETCH]
+
+
 @pytest.mark.parametrize("error", [ConnectionError("cut"), MemoryError("no room")], ids=repr)
 def test_what_cannot_be_had_is_an_error_and_not_a_wait(world: World, error: Exception) -> None:
     """DL-7: what came before it is read; nothing is kept."""
@@ -741,16 +781,19 @@ def test_no_thread_is_to_be_had(world: World, monkeypatch: pytest.MonkeyPatch) -
     """A fill that nobody works at is over, and holds nobody up."""
 
     def start(thread: threading.Thread) -> None:
-        if thread.name == "fill":
-            raise RuntimeError("can't start new thread")
-        begin(thread)
+        if thread.name != "fill":
+            return begin(thread)
+        if not others:
+            others.append(server.open(KEY))
+        raise RuntimeError("can't start new thread")
 
     begin = threading.Thread.start
     world.backend.store(KEY, OLD)
-    server = world.server()
+    server, others = world.server(), list[Found]()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         assert world.begin(lambda: span(server.open(KEY))).result(10) == OLD
+        assert world.begin(lambda: span(others[0])).result(10) == OLD
     assert world.copies() == 0
     assert span(server.open(KEY)) == OLD
     world.let_fills_end()
@@ -843,6 +886,27 @@ def test_an_old_copy_that_is_current_is_asked_for_once(world: World) -> None:
     assert kinds_asked(world) == ["stat"]
 
 
+def test_a_copy_from_the_future_is_asked_for(world: World) -> None:
+    """CH-2: the clock was set back; it may say anything of how old the copy is."""
+    keep_a_copy(world)
+    assert span(world.aged_server(age=-ANCIENT).open(KEY)) == OLD
+    assert kinds_asked(world) == ["stat"]
+
+
+def test_a_long_fill_is_asked_for_now_and_then(world: World) -> None:
+    """CH-2: as a copy would be; the answer is good for the next ones."""
+    world.backend.store(KEY, OLD)
+    server, gate = world.server(), world.backend.gate(asks("read", least=FIRST))
+    readers = [server.open(KEY)]
+    assert isinstance(readers[0], Cold)
+    assert readers[0]._fill is not None
+    readers[0]._fill.checked -= ANCIENT
+    readers += [server.open(KEY) for _ in range(3)]
+    gate.open()
+    assert [span(reader) for reader in readers] == [OLD] * 4
+    assert len(world.backend.of(KEY, "stat")) == 1
+
+
 def test_many_readers_of_an_old_copy_ask_once(world: World) -> None:
     keep_a_copy(world)
     server, gate = world.aged_server(), world.backend.gate(asks("stat"))
@@ -850,6 +914,25 @@ def test_many_readers_of_an_old_copy_ask_once(world: World) -> None:
     gate.await_arrivals()
     gate.open()
     assert {reader.result() for reader in readers} == {OLD}
+    assert kinds_asked(world) == ["stat"]
+
+
+def test_a_reader_whom_another_one_overtakes_does_not_ask_again(world: World) -> None:
+    """It saw an old copy; before it asks, somebody else has."""
+
+    def open_slowly(key: str) -> Optional[Entry]:
+        entry = open_it(key)
+        if not overtaken:
+            overtaken.append(key)
+            span(server.open(key))
+        return entry
+
+    keep_a_copy(world)
+    world.aged_server()
+    disk = SickDisk(world.cache(), {})
+    server, overtaken, open_it = world.over(disk), list[str](), disk.open
+    disk.open = open_slowly
+    assert span(server.open(KEY)) == OLD
     assert kinds_asked(world) == ["stat"]
 
 
@@ -878,6 +961,24 @@ def test_an_old_copy_of_what_is_gone_goes(world: World, bodiless: bool) -> None:
     assert server.open(KEY, bodiless) is None
     assert server.open(KEY) is None
     assert world.server().open(KEY) is None
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("bodiless", [False, True])
+def test_what_is_known_to_be_outdated_is_not_trusted(world: World, gone: bool, bodiless: bool) -> None:
+    """CH-2: however the cloud fails afterwards."""
+    keep_a_copy(world)
+    if gone:
+        world.backend.delete(KEY)
+    else:
+        world.backend.store(KEY, NEW)
+        world.backend.fail(asks("read"), ConnectionError("away"))
+    server = world.aged_server()
+    with contextlib.suppress(ConnectionError):
+        server.open(KEY, bodiless)
+    world.backend.fail(lambda asked: True, ConnectionError("away"))
+    with pytest.raises(ConnectionError):
+        server.open(KEY)
 
 
 def test_zero_seconds_ask_every_time(world: World) -> None:
@@ -1243,6 +1344,17 @@ def test_those_who_wait_too_briefly_free_it_together(world: World, monkeypatch: 
         assert time.monotonic() < deadline, "a dead server keeps the key for ever"
 
 
+def test_a_lock_that_was_seen_long_ago_and_is_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UP-9: what was seen of it is of no use any more."""
+    one, other = world.server("a"), world.server("b")
+    with one.lease(KEY, 1), other.lease(KEY, 0.01) as theirs:
+        assert not theirs
+    until(lambda: locks(world.backend) == [])
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.0)
+    with other.lease(KEY, 1) as theirs:
+        assert theirs
+
+
 def test_a_living_holder_keeps_the_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """UP-9: however long it takes."""
     monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.6)
@@ -1303,6 +1415,33 @@ def test_a_passing_failure_does_not_cost_the_lock(world: World) -> None:
     assert world.backend.objects[KEY][1] == NEW
 
 
+def test_a_lock_that_somebody_else_took_is_not_released(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UP-9: by a server that was asleep, and did not notice."""
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 10.0)
+    server = world.server()
+    with server.lease(KEY, 1):
+        (name,) = locks(world.backend)
+        world.backend.store(name, b"the claim of another server")
+    until(lambda: any(map(is_release, world.backend.asked)))
+    world.private_left = 1
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.05)
+
+
+def test_a_renewal_that_hangs_costs_no_other_lock(world: World) -> None:
+    """UP-9"""
+    server = world.server()
+    with server.lease("one", 1):
+        (name,) = locks(world.backend)
+        gate = world.backend.gate(lambda asked: is_renewal(asked) and asked.key == name)
+        gate.await_arrivals()
+        with server.lease("two", 1):
+            until(lambda: len([asked for asked in world.backend.asked if is_renewal(asked) and asked.key != name]) > 2)
+        names = [thread.name for thread in own_threads()]
+        assert names.count("leases") == 1
+        assert names.count("lease") <= 2, "one is enough to hang"
+        gate.open()
+
+
 def test_a_lock_that_cannot_be_released_expires(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """UP-9: the upload is none the worse, and the operator is told."""
     monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.2)
@@ -1351,6 +1490,24 @@ def test_the_housekeeping_removes_what_the_dead_have_left(world: World, monkeypa
     assert list(world.backend.objects) == [KEY]
 
 
+def test_a_lock_that_turns_out_to_live_is_not_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UP-9: its server comes back in the moment between the look and the deletion."""
+    server = world.server()
+    upload(server, OLD)
+    until(lambda: locks(world.backend) == [])
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.0)
+    name = leases.LOCKS + "0" * 128
+    world.backend.store(name, b"the claim of a server that seems to be dead")
+    gate = world.backend.gate(lambda asked: (asked.what, asked.key) == ("delete", name))
+    removal = world.begin(server.remove_dead_locks)
+    gate.await_arrivals()
+    world.backend.store(name, b"a new claim of this server")
+    gate.open()
+    removal.result(10)
+    assert locks(world.backend) == [name]
+    world.private_left = 1
+
+
 # ---- Whether there can be such a lock
 
 
@@ -1365,9 +1522,10 @@ def test_the_first_upload_finds_out_whether_there_are_locks(world: World) -> Non
     assert world.warned == []
 
 
-def test_a_cloud_that_cannot_lock(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [["If-Match"], ["If-None-Match"], ["If-Match", "If-None-Match"]], ids=str)
+def test_a_cloud_that_cannot_lock(tmp_path: Path, ignored: list[str]) -> None:
     """UP-9: the operator is told, once; nothing is left of finding it out."""
-    with contextlib.closing(World(tmp_path, Memory(conditional=False))) as world:
+    with contextlib.closing(World(tmp_path, Memory(*ignored))) as world:
         one, other = world.server("a"), world.server("b")
         with one.lease(KEY, 1) as ours, other.lease(KEY, 1) as theirs:
             assert ours
@@ -1466,11 +1624,27 @@ def test_the_end_waits_for_locks_to_be_free(world: World) -> None:
         assert len(locks(world.backend)) == 1
     gate.await_arrivals()
     end = world.begin(server.close)
+    with pytest.raises(NotYet):
+        end.result(0.1)
     gate.open()
     end.result(10)
     world.servers.remove(server)
     assert world.backend.objects == {}
     assert world.backend.users == 0
+
+
+def test_the_end_does_not_wait_for_a_cloud_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CF-3: what cannot be released expires."""
+    monkeypatch.setattr(leases, "CLOSE_SECONDS", 0.05)
+    server, gate = world.server(), world.backend.gate(is_release)
+    with server.lease(KEY, 1):
+        assert len(locks(world.backend)) == 1
+    gate.await_arrivals()
+    world.begin(server.close).result(10)
+    world.servers.remove(server)
+    world.backend.users += 1  # the release is still at the gate
+    gate.open()
+    until(lambda: world.backend.objects == {})
 
 
 def test_the_end_is_one_for_fills_too(world: World) -> None:
@@ -1481,6 +1655,7 @@ def test_the_end_is_one_for_fills_too(world: World) -> None:
     gate.await_arrivals(4)
     server.close()
     world.servers.remove(server)
+    world.backend.users += 1  # what they ask for now is noted
     gate.open()
     world.let_fills_end()
     assert len(spans_read(world.backend)) == 1 + 4
