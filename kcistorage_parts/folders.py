@@ -42,19 +42,22 @@ class Folders:
     def begin(self, key: str) -> None:
         """Asks ahead for `check`, and does not wait."""
         with self._lock:
-            if key in self._begun:
-                return
-            above = list(itertools.accumulate(key.split("/")[:-1], "{}/{}".format))
-            now = time.monotonic()
-            unknown = [folder for folder in above if now - self._known.get(folder, -KNOWN_SECONDS) >= KNOWN_SECONDS]
-            looks = [self._looking.submit(self._refuse_object, folder) for folder in unknown]
-            self._begun[key] = [*looks, self._looking.submit(self._refuse_folder, key)]
+            if key not in self._begun:
+                self._begun[key] = self._ask(key)
+
+    def _ask(self, key: str) -> list[Future[None]]:
+        above = list(itertools.accumulate(key.split("/")[:-1], "{}/{}".format))
+        now = time.monotonic()
+        unknown = [folder for folder in above if now - self._known.get(folder, -KNOWN_SECONDS) >= KNOWN_SECONDS]
+        looks = [self._looking.submit(self._refuse_object, folder) for folder in unknown]
+        return [*looks, self._looking.submit(self._refuse_folder, key)]
 
     def check(self, key: str) -> None:
         """Raises ENOTDIR or EISDIR where a key stands against the rule, or what the back end raises."""
-        self.begin(key)
         with self._lock:
-            looks = self._begun.pop(key)
+            looks = self._begun.pop(key, None)
+            if looks is None:
+                looks = self._ask(key)
         for look in looks:
             look.result()
 
