@@ -268,7 +268,7 @@ class CloudDriver:
         """The object for one of those who waited for the finding."""
         properties, first, fill = finding
         assert properties is not None
-        if first is None or len(first) == properties.size:
+        if first is None or (fill is None and len(first) == properties.size):
             size, etag, modified = properties.size, properties.etag, properties.modified
             return Hit(-1, first, size, etag, modified, properties.content_type, "uncached")
         cold = Cold(properties, first, self._fetch_of(key, properties), fill)
@@ -352,29 +352,14 @@ class CloudDriver:
         properties, first = found
         if len(first) != min(properties.size, FIRST_BYTES):
             raise ConnectionError("the storage sent other bytes than were asked for")
-        return Finding(properties, first, self._begin_copy(key, properties, first))
+        return Finding(properties, first, self._new_fill(key, properties, first))
 
-    def _begin_copy(self, key: str, properties: Properties, first: bytes) -> Optional[Fill]:
-        """The fill of a copy; None where the copy is whole already, or there can be none."""
-        copy = self.new_copy()
-        if copy is None:
+    def _new_fill(self, key: str, properties: Properties, first: bytes) -> Optional[Fill]:
+        if self._cache is None:
             return None
-        try:
-            copy.write(first)
-            if len(first) < properties.size:
-                return self._begin_fill(key, copy, properties, first)
-            self._publish(key, copy, properties)
-        except OSError as error:
-            self.cannot_cache(error)
-        copy.close()
-        return None
-
-    def _begin_fill(self, key: str, copy: CacheCopy, properties: Properties, first: bytes) -> Fill:
-        done = partial(self._end_fill, key, copy)
-        fill = Fill(copy, properties, first, self._fetch_of(key, properties), done)
+        fill = Fill(self.new_copy, properties, first, self._fetch_of(key, properties), partial(self._end_fill, key))
         with self._lock:
             self._fills[key] = fill
-        fill.start()
         return fill
 
     def _fetch_of(self, key: str, properties: Properties) -> Fetch:
@@ -387,7 +372,7 @@ class CloudDriver:
 
         return fetch
 
-    def _end_fill(self, key: str, copy: CacheCopy, fill: Fill, whole: bool) -> None:
+    def _end_fill(self, key: str, fill: Fill, copy: Optional[CacheCopy]) -> None:
         """Publishes the copy, unless the object was replaced meanwhile."""
         if fill.disk_error is not None:
             self.cannot_cache(fill.disk_error)
@@ -395,7 +380,7 @@ class CloudDriver:
             if self._fills.get(key) is not fill:
                 return
             try:
-                if whole:
+                if copy is not None:
                     self._publish(key, copy, fill.properties)
             except OSError as error:
                 self.cannot_cache(error)
@@ -456,6 +441,7 @@ class CloudDriver:
             self._folders.check(key)
         fill = self._fills.get(key)
         if fill is not None:
+            fill.start()
             fill.over.wait(LET_FILL_SECONDS)
         self._leases.check(key)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Callable, Optional, Protocol
 
-FIRST_BYTES = 262_144  # asked for before anything is known of an object, and enough for most: the first byte comes soon
+FIRST_BYTES = 65_536  # asked for before anything is known of an object, and enough for most: the first byte comes soon
 FETCH_BYTES = 2 << 20  # of all further requests
 FETCHERS = 4  # requests at once for one object
 FETCHES = 32  # and for all: the memory that fills may take is FETCHES * FETCH_BYTES
@@ -48,6 +48,7 @@ class Copy(Protocol):
 
     @property
     def descriptor(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
     def close(self) -> None: ...
 
 
@@ -55,34 +56,67 @@ Fetch = Callable[[int, int], bytes]  # the bytes [start, stop) of one version
 
 
 class Fill:
-    """An object that is being fetched into a copy, which has its first bytes: next, blocks that somebody waits for.
+    """An object of which the first bytes are here, and which is to be fetched into a copy.
 
-    When a block cannot be had, or the disk takes no more, the fill is over: what is there stays readable, and each
-    reader fetches the rest for itself. `done` is told at the end whether the copy is whole; then it is closed.
+    It is started by the first reader who waits for more, or has had enough: nothing holds up the first bytes. Blocks
+    that somebody waits for come next. When one cannot be had, or the disk takes no more, the fill is over: what is
+    there stays readable, and each reader fetches the rest for itself. `done` gets the copy, if it is whole, at the end.
     """
 
     def __init__(
-        self, copy: Copy, properties: Properties, first: bytes, fetch: Fetch, done: Callable[[Fill, bool], None]
+        self,
+        new_copy: Callable[[], Optional[Copy]],
+        properties: Properties,
+        first: bytes,
+        fetch: Fetch,
+        done: Callable[[Fill, Optional[Copy]], None],
     ) -> None:
-        self.copy, self.properties, self.first, self.fetch = copy, properties, first, fetch
+        self.properties, self.first, self.fetch = properties, first, fetch
         self.checked = time.time()  # when the version was last known to be current
         self.disk_error: Optional[OSError] = None
         self.over = threading.Event()
-        self._done = done
+        self._new_copy, self._done = new_copy, done
+        self._copy: Optional[Copy] = None
+        self._readers = 0
         self._changed = threading.Condition()
         self._there = {0}
         self._missing = set(range(1, block_of(properties.size - 1) + 1))  # not there, and not on the way
         self._count = len(self._missing) + 1
         self._next = 1  # where the fetchers go on
-        self._fetchers = min(FETCHERS, len(self._missing))
-        self._broken = False
+        self._fetchers = 1  # who starts it is one of them, until there are others
+        self._broken = self._started = False
 
     def start(self) -> None:
-        for _ in range(self._fetchers):
-            try:
-                threading.Thread(target=self._work, name="fill", daemon=True).start()
-            except RuntimeError:  # no more threads to be had: those that run do it all
-                self._leave()
+        """Does nothing but the first time; then it returns when the first bytes are in the copy."""
+        with self._changed:
+            if self._started:
+                return
+            self._started = True
+        try:
+            self._begin_copy()
+            for _ in range(min(FETCHERS, len(self._missing)) if self._copy else 0):
+                with self._changed:
+                    self._fetchers += 1
+                self._employ()
+        finally:
+            self._leave()
+
+    def _begin_copy(self) -> None:
+        self._copy = self._new_copy()
+        if self._copy is None:
+            self.give_up()
+            return
+        try:
+            self._copy.write(self.first)
+        except OSError as error:
+            self.disk_error = error
+            self.give_up()
+
+    def _employ(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="fill", daemon=True).start()
+        except RuntimeError:  # no more threads to be had: those that run do it all
+            self._leave()
 
     def give_up(self) -> None:
         """Fetches nothing more."""
@@ -115,10 +149,11 @@ class Fill:
             return number
 
     def _store(self, data: bytes, at: int) -> None:
+        assert self._copy is not None
         view = memoryview(data)
         try:
             while view:
-                written = os.pwrite(self.copy.descriptor, view, at)
+                written = os.pwrite(self._copy.descriptor, view, at)
                 view, at = view[written:], at + written
         except OSError as error:
             self.disk_error = error
@@ -131,20 +166,42 @@ class Fill:
             self._changed.notify_all()
             if self._fetchers:
                 return
+        whole = len(self._there) == self._count and not self._broken
         try:
-            self._done(self, len(self._there) == self._count)
+            self._done(self, self._copy if whole else None)
         finally:
             with self._changed:
-                self.copy.close()
                 self.over.set()
+                self._let_go()
 
-    def reader(self) -> int:
-        """A descriptor of the copy, for the caller to close; -1 where the fill is over."""
+    def join(self) -> bool:
+        """A reader more; False where the fill is over."""
         with self._changed:
-            return -1 if self.over.is_set() else os.dup(self.copy.descriptor)
+            self._readers += not self.over.is_set()
+            return not self.over.is_set()
+
+    def part(self) -> None:
+        """A reader less."""
+        self.start()
+        with self._changed:
+            self._readers -= 1
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._copy is not None and self.over.is_set() and not self._readers:
+            self._copy.close()
+
+    def is_there(self, number: int) -> bool:
+        return number in self._there
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes of a block that is there, for one who joined."""
+        assert self._copy is not None
+        return os.pread(self._copy.descriptor, stop - start, start)
 
     def has(self, number: int) -> bool:
         """Waits for a block; False where it does not come."""
+        self.start()
         with self._changed:
             if number in self._missing:
                 self._next = number
@@ -160,21 +217,25 @@ class Cold:
     def __init__(self, properties: Properties, first: bytes, fetch: Fetch, fill: Optional[Fill]) -> None:
         self.size, self.etag = properties.size, properties.etag
         self.modified, self.content_type = properties.modified, properties.content_type
-        self._first, self._fetch, self._fill = first, fetch, fill
-        self._reader = -1 if fill is None else fill.reader()
+        self._first, self._fetch = first, fetch
+        self._fill = fill if fill is not None and fill.join() else None
 
     @property
     def follows(self) -> bool:
         """Whether there is a fill to read from; else all but the first bytes have to be fetched once more."""
-        return self._reader >= 0
+        return self._fill is not None
 
     def close(self) -> None:
-        reader, self._reader = self._reader, -1
-        if reader >= 0:
-            os.close(reader)
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill.part()
 
     def blocks(self, start: int, stop: int) -> Iterator[bytes]:
         """The bytes [start, stop) as they arrive. Raises what the back end raises."""
+        if len(self._first) <= start < stop and not (self._fill is not None and self._fill.is_there(block_of(start))):
+            end = min(stop, start + FIRST_BYTES)  # a range from the middle: a whole block takes longer to come
+            yield self._fetch(start, end)
+            start = end
         while start < stop:
             end = min(stop, block_bounds(block_of(start), self.size)[1])
             yield from self._part_of_block(start, end)
@@ -183,8 +244,8 @@ class Cold:
     def _part_of_block(self, start: int, end: int) -> Iterator[bytes]:
         if end <= len(self._first):
             yield self._first[start:end]
-        elif self._fill is not None and self._reader >= 0 and self._fill.has(block_of(start)):
+        elif self._fill is not None and self._fill.has(block_of(start)):
             for at in range(start, end, SEND_BYTES):
-                yield os.pread(self._reader, min(end - at, SEND_BYTES), at)
+                yield self._fill.read(at, min(end, at + SEND_BYTES))
         else:
             yield self._fetch(start, end)

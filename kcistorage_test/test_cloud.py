@@ -403,6 +403,14 @@ def span(found: Found, start: int = 0, stop: int = 1 << 20) -> bytes:
         return b"".join(found.blocks(start, stop))
 
 
+def begun(found: Found) -> Cold:
+    """A cold object whose fill has been started."""
+    assert isinstance(found, Cold)
+    assert found._fill is not None
+    found._fill.start()
+    return found
+
+
 class Head(Protocol):
     @property
     def size(self) -> int: ...
@@ -464,12 +472,13 @@ def test_many_readers_of_a_cold_object_cause_one_fetch(world: World) -> None:
 def test_a_reader_who_comes_as_the_fill_ends_fetches_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """DL-7: the thread that waited for the first bytes may run again when all the others are there already."""
 
-    def reader(fill: fills.Fill) -> int:
+    def join(fill: fills.Fill) -> bool:
+        fill.start()
         assert fill.over.wait(10)
-        return begin_to_read(fill)
+        return really_join(fill)
 
-    begin_to_read = fills.Fill.reader
-    monkeypatch.setattr(fills.Fill, "reader", reader)
+    really_join = fills.Fill.join
+    monkeypatch.setattr(fills.Fill, "join", join)
     world.backend.store(KEY, OLD)
     server = world.server()
     assert span(server.open(KEY)) == OLD
@@ -479,16 +488,16 @@ def test_a_reader_who_comes_as_the_fill_ends_fetches_nothing(world: World, monke
 def test_a_reader_who_finds_a_fill_that_ends_fetches_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """DL-7"""
 
-    def reader(fill: fills.Fill) -> int:
+    def join(fill: fills.Fill) -> bool:
         gate.open()
         assert fill.over.wait(10)
-        return begin_to_read(fill)
+        return really_join(fill)
 
-    begin_to_read = fills.Fill.reader
+    really_join = fills.Fill.join
     world.backend.store(KEY, OLD)
     server, gate = world.server(), world.backend.gate(asks("read", least=FIRST))
-    first = server.open(KEY)
-    monkeypatch.setattr(fills.Fill, "reader", reader)
+    first = begun(server.open(KEY))
+    monkeypatch.setattr(fills.Fill, "join", join)
     assert span(server.open(KEY)) == OLD
     assert span(first) == OLD
     assert spans_read(world.backend) == WHOLE
@@ -505,6 +514,23 @@ def test_the_first_byte_does_not_wait_for_the_last(world: World) -> None:
     gate.open()
     assert b"".join(blocks) == OLD[FIRST:]
     found.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, FIRST, SIZE])
+def test_the_first_byte_waits_for_no_copy(world: World, size: int) -> None:
+    """DL-7: the disk is asked for one when they are out; and whoever comes meanwhile fetches nothing."""
+    world.backend.store(KEY, OLD[:size])
+    server = world.server()
+    found, other = server.open(KEY), server.open(KEY)
+    assert isinstance(found, Cold)
+    assert next(iter(found.blocks(0, size)), b"") == OLD[: min(size, FIRST)]
+    assert not list(world.folder.rglob("uploads/*"))
+    assert not world.copies()
+    found.close()
+    assert span(other) == OLD[:size]
+    world.let_fills_end()
+    assert cached(server)
+    assert len(spans_read(world.backend)) == (len(WHOLE) if size == SIZE else 1)
 
 
 def test_blocks_are_read_as_they_come(world: World) -> None:
@@ -528,26 +554,39 @@ def test_a_far_range_does_not_wait_for_what_is_before_it(world: World) -> None:
     assert span(server.open(KEY), 250, 290) == OLD[250:290]
     gate.open()
     world.let_fills_end()
+    assert spans_read(world.backend) == sorted([*WHOLE, (250, 250 + FIRST)]), "where it begins is fetched for it alone"
+
+
+def test_a_range_of_what_is_there_fetches_nothing(world: World) -> None:
+    """DL-7"""
+    world.backend.store(KEY, OLD)
+    server, gate = world.server(), world.backend.gate(asks("read", least=2 * FETCH))
+    first = begun(server.open(KEY))
+    assert first._fill is not None
+    assert first._fill.has(2)
+    assert span(server.open(KEY), FETCH + 1, 2 * FETCH) == OLD[FETCH + 1 : 2 * FETCH]
+    gate.open()
+    first.close()
+    world.let_fills_end()
     assert spans_read(world.backend) == WHOLE
 
 
 def test_what_somebody_waits_for_comes_next(world: World) -> None:
-    """DL-7: four requests are under way when the range is asked for; the fifth one is for it."""
+    """DL-7: four blocks are under way when the range is asked for; the fifth one is for it."""
     data = some_bytes(20 * FETCH)
     world.backend.store(KEY, data)
-    gate = world.backend.gate(asks("read", least=FIRST))
-    found = world.server().open(KEY)
+    gate = world.backend.gate(lambda asked: asked.what == "read" and asked.stop - asked.start > FIRST)
+    found = begun(world.server().open(KEY))
     gate.await_arrivals(4)
-    assert isinstance(found, Cold)
     far = world.begin(lambda: b"".join(found.blocks(15 * FETCH, 16 * FETCH)))
     until(lambda: found._fill is not None and found._fill._next == 16)
     gate.open()
     assert far.result() == data[15 * FETCH : 16 * FETCH]
     found.close()
     world.let_fills_end()
-    starts = [asked.start // FETCH for asked in world.backend.of(KEY, "read")]
-    assert sorted(starts[5:9]) == [15, 16, 17, 18], "and then what comes after it"
-    assert sorted(starts) == [0, *range(20)]
+    starts = [asked.start // FETCH for asked in world.backend.of(KEY, "read") if asked.stop - asked.start > FIRST]
+    assert sorted(starts[4:8]) == [15, 16, 17, 18], "and then what comes after it"
+    assert sorted(starts) == [*range(20)]
 
 
 def test_a_reader_that_leaves_does_not_stop_the_fill(world: World) -> None:
@@ -594,7 +633,8 @@ def test_any_span_of_any_cold_object(size: int, start: int, length: int, here: b
         world.let_fills_end()
         if here:
             assert cached(server)
-            assert sum(stop - start for start, stop in spans_read(world.backend)) == max(size, FIRST)
+            alone = max(0, min(length, size - start, FIRST)) if start >= FIRST else 0  # where a range begins
+            assert sum(stop - start for start, stop in spans_read(world.backend)) == max(size, FIRST) + alone
         assert span(server.open(KEY)) == data
 
 
@@ -677,8 +717,7 @@ def test_a_fill_that_fails_fetches_no_more(world: World) -> None:
     hits: Hits = lambda asked: (asked.what, asked.start) == ("read", FIRST)  # noqa: E731
     world.backend.fail(hits, ConnectionError("cut"))
     server, failing, gate = world.server(), world.backend.gate(hits), world.backend.gate(asks("read", least=FETCH))
-    found = server.open(KEY)
-    assert isinstance(found, Cold)
+    found = begun(server.open(KEY))
     gate.await_arrivals(3)
     failing.open()
     until(lambda: found._fill is not None and found._fill._fetchers == 3)
@@ -694,8 +733,7 @@ def test_a_fetch_with_a_hole_is_no_copy(world: World) -> None:
     hits: Hits = lambda asked: (asked.what, asked.start) == ("read", 2 * FETCH)  # noqa: E731
     world.backend.fail(hits, ConnectionError("cut"))
     server, gate = world.server(), world.backend.gate(hits)
-    found = server.open(KEY)
-    assert isinstance(found, Cold)
+    found = begun(server.open(KEY))
     until(lambda: found._fill is not None and len(found._fill._there) == len(WHOLE) - 1)
     gate.open()
     found.close()
@@ -766,7 +804,7 @@ def test_an_object_that_is_replaced_elsewhere_during_its_fill(world: World) -> N
     """DL-6, DL-7: no reader gets bytes of both versions, and neither does the cache."""
     world.backend.store(KEY, OLD)
     server, gate = world.server(), world.backend.gate(asks("read", least=FETCH))
-    reader = server.open(KEY)
+    reader = begun(server.open(KEY))
     gate.await_arrivals()
     world.backend.store(KEY, NEW)
     gate.open()
@@ -828,7 +866,7 @@ def test_a_commit_does_not_wait_for_ever(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(cloud, "LET_FILL_SECONDS", 0.05)
     world.backend.store(KEY, OLD)
     server, gate = world.server(), world.backend.gate(asks("read", least=FETCH))
-    reader = server.open(KEY)
+    reader = begun(server.open(KEY))
     gate.await_arrivals()
     upload(server, NEW)
     assert span(server.open(KEY)) == NEW
@@ -1689,13 +1727,13 @@ class Servers(RuleBasedStateMachine):
         self.model: dict[str, bytes] = {}
         self.seeds = itertools.count(1)
         self.readers: list[Reader] = []
-        self.overtaken: set[tuple[str, str]] = set()  # server, key: replaced behind the back of that server
+        self.overtaken: list[Reader] = []  # whose version was replaced behind the back of their server
 
     def change(self, key: str, data: Optional[bytes], name: str = "") -> None:
         self.model.pop(key, None)
         if data is not None:
             self.model[key] = data
-        self.overtaken |= {(other, key) for other in self.servers if other != name}
+        self.overtaken += [reader for reader in self.readers if reader.key == key and reader.name != name]
 
     @rule(name=NAMES, key=KEYS, size=SIZES, early=st.booleans())
     def put(self, name: str, key: str, size: int, early: bool) -> None:
@@ -1764,7 +1802,6 @@ class Servers(RuleBasedStateMachine):
     def begin(self, name: str, key: str) -> None:
         found = self.servers[name].open(key)
         if found is not None:
-            self.overtaken.discard((name, key))
             self.readers.append(Reader(found, name, key, self.model[key]))
 
     @precondition(lambda self: self.readers)
@@ -1780,7 +1817,7 @@ class Servers(RuleBasedStateMachine):
         if stale:
             assert stale[0].errno == errno.ESTALE
             assert isinstance(reader.found, Cold)
-            assert (reader.name, reader.key) in self.overtaken
+            assert any(reader is overtaken for overtaken in self.overtaken)
 
     def teardown(self) -> None:
         for reader in self.readers:
