@@ -69,9 +69,12 @@ from typing import (
 from urllib.parse import quote, unquote
 
 from kcistorage_parts import archives, formdata, guards, heads, names, preconditions, tokens
-from kcistorage_parts.local import PRIVATE, LocalDriver
+from kcistorage_parts.challenge import CHALLENGE_HEADERS, CHALLENGE_PATH, FALLBACK_QUERY, Challenge
+from kcistorage_parts.local import PRIVATE, LocalDriver, entity_tag, read_sidecar, sorted_names
 from kcistorage_parts.logfmt import Log, quoted
 from kcistorage_parts.metrics import Metrics
+from kcistorage_parts.retention import Retention as Sweeper
+from kcistorage_parts.scrub import Layout, Scrub
 from kcistorage_parts.settings import NOT_SHOWN, ConfigError, secret, section, shown, wrong
 
 if sys.version_info >= (3, 11):
@@ -1374,6 +1377,9 @@ class Driver(Protocol):
     def lease(self, key: str, seconds: float) -> contextlib.AbstractContextManager[bool]:
         """Keeps other servers from writing the key inside the block; false where one has it for `seconds` yet."""
 
+    def together(self, sizes: Mapping[str, int]) -> contextlib.AbstractContextManager[None]:
+        """Tells that inside the block these keys, of so many bytes, will be stored: what can be asked once, is."""
+
     def keys(self, prefix: str) -> Iterator[str]:
         """All keys that start with `prefix`, sorted by bytes, in bounded memory."""
 
@@ -1436,10 +1442,11 @@ def answer_object(exchange: Exchange, found: Found, content_type: str, headers: 
     what = preconditions.Representation(found.size, found.etag, found.modified)
     decision = preconditions.decide(exchange.method, exchange.fields, what)
     validators = [header for header in told if header[0] in ("ETag", "Last-Modified")]
+    lasting = [header for header in headers if header[0] == "Cache-Control"]  # RFC 9110 15.4.5: in a 304 too
     if not decision.spans:
         found.close()
         if decision.status == 304:
-            return Answer(304, validators)
+            return Answer(304, [*validators, *lasting])
         raise failed(decision.status, found.size)
     if len(decision.spans) > 1:
         return answer_ranges(found, content_type, decision.spans, [*validators, *headers])
@@ -1811,7 +1818,8 @@ class Archive:
     def _store_all(self, exchange: Exchange, spool: int, files: Sequence[Unpacked], prefix: str) -> None:
         """Raises what befell the first file if none could be stored, PartlyStored if some could not."""
         store_one = partial(self._store_one, exchange, spool)
-        with ThreadPoolExecutor(min(self._parallelism, len(files)), "archive") as pool:
+        together = self._store.driver.together({file.key: file.size for file in files})
+        with together, ThreadPoolExecutor(min(self._parallelism, len(files)), "archive") as pool:
             refusals = list(pool.map(store_one, files))
         failures = [f"{file.key}: {refused.text}" for file, refused in zip(files, refusals) if refused is not None]
         stored = [file for file, refused in zip(files, refusals) if refused is None]
@@ -1878,6 +1886,47 @@ class Download:
     @staticmethod
     def _not_found(key: str) -> Refused:
         return Refused(404, "not-found", f"Not Found: {key}")
+
+
+class Challenged:
+    """Downloads, behind the challenge for the browsers that it concerns (GA-4)."""
+
+    def __init__(self, download: Download, challenge: Challenge, fallback_bytes_per_second: int) -> None:
+        self._download, self._challenge, self._slowly = download, challenge, fallback_bytes_per_second
+
+    def respond(self, exchange: Exchange) -> Answer:
+        if exchange.method != "GET" or not self._concerns(exchange):
+            return self._download.respond(exchange)
+        if self._slowly and FALLBACK_QUERY in exchange.head.query.split("&"):
+            answer = self._download.respond(exchange)
+            # Measured: nginx 1.22 ignores the rate with `proxy_buffering off`, which the other header overrules.
+            slow = (("X-Accel-Limit-Rate", str(self._slowly)), ("X-Accel-Buffering", "yes"))
+            return answer._replace(headers=(*answer.headers, *slow))
+        return Answer(200, CHALLENGE_HEADERS, self._challenge.page())
+
+    def at_once(self, exchange: Exchange) -> Optional[Answer]:
+        return None if self._concerns(exchange) else self._download.at_once(exchange)
+
+    def _concerns(self, exchange: Exchange) -> bool:
+        fields = exchange.fields
+        if not self._challenge.concerns(fields.get("user-agent", "")):
+            return False
+        return not self._challenge.passed(fields.get("cookie", ""), exchange.address, time.time())
+
+
+class ChallengeCookie:
+    """POST /v1/download-challenge (GA-4): what the page's script asks for."""
+
+    def __init__(self, challenge: Optional[Challenge]) -> None:
+        self._challenge = challenge
+
+    def respond(self, exchange: Exchange) -> Answer:
+        if self._challenge is None:
+            raise Refused(404, "challenge-off", "Not Found: there is no download challenge here")
+        if not self._challenge.concerns(exchange.fields.get("user-agent", "")):
+            raise Refused(403, "challenge-not-yours", "Forbidden: this client needs no challenge")
+        cookie = self._challenge.cookie(exchange.address, time.time())
+        return Answer(204, [("Set-Cookie", cookie), ("Cache-Control", "no-store, private")])
 
 
 class Listing:
@@ -2010,6 +2059,7 @@ class LockOptions:
 class Retention:
     tag_key: str = "retention"
     tag_value: str = ""
+    expire: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -2066,17 +2116,42 @@ class Storage(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What a driver may need besides its own configuration."""
+    """What drivers and handlers have beside them."""
 
-    files: str  # the folder for a cache
+    files: str  # the working folder
     log: Log
     metrics: Metrics
-    stopping: Callable[[], bool]  # whether a long chore should end
+    locks: LockTable
+    stopping: Callable[[], bool] = lambda: False  # whether a long chore should end
 
 
-def open_local(config: Config, _: Surroundings) -> Storage:
+DELETE_SECONDS = 1.0  # for the lock of a key: who has it longer, stores another version
+
+
+def retention_chore(config: Config, driver: LocalDriver, around: Surroundings) -> Callable[[], None]:
+    """Deletes what is past its time (UP-12), under its lock."""
+    from kcistorage_parts.eviction import Pace, Stopped
+
+    def delete(key: str, etag: str) -> bool:
+        with contextlib.suppress(Refused), around.locks.holding(key, DELETE_SECONDS, UPLOAD_WAITED):
+            return driver.delete(key, etag)
+        return False
+
+    def expire() -> None:
+        pace = Pace(around.stopping)
+        with contextlib.suppress(Stopped):
+            for past, error in sweeper.sweep(lambda now: driver.expired(tag, config.retention.expire, now, pace)):
+                event, told = ("expired", {}) if error is None else ("expire-failed", {"error": error})
+                around.log.event(event, path=past.key, tag=past.value, age_days=int(past.age_days), **told)
+
+    tag, sweeper = config.retention.tag_key, Sweeper(delete)
+    return expire
+
+
+def open_local(config: Config, around: Surroundings) -> Storage:
     try:
-        return Storage(LocalDriver(config.local.storage_path))
+        driver = LocalDriver(config.local.storage_path)
+        return Storage(driver, (), [retention_chore(config, driver, around)] if config.retention.expire else [])
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         expected = f"a folder that can be written ({getattr(error, 'strerror', None) or error})"
         raise wrong("local.storage_path", config.local.storage_path, expected) from None
@@ -2163,24 +2238,41 @@ DRIVERS: Mapping[str, Callable[[Config, Surroundings], Storage]] = {
 }
 
 LOCK_SCOPES = ("cluster", "server")
+CHALLENGE_BOUNDS = (
+    ("cookie_ttl_seconds", 30, 86_400),
+    ("ipv4_prefix_length", 0, 32),
+    ("ipv6_prefix_length", 0, 128),
+    ("fallback_bytes_per_second", 0, 1 << 40),
+)
 MOST = 1 << 53  # bytes, files, seconds: beyond it a number is a mistake
 
 
+def check_networks(key: str, networks: Sequence[str]) -> None:
+    try:
+        guards.networks(networks)
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
 def check_guards(config: Config) -> None:
-    for key in ("block_subnets", "trusted_proxies"):
-        try:
-            guards.networks(getattr(config, key))
-        except ValueError as error:
-            raise ConfigError(f"{key}: {error}") from None
+    check_networks("block_subnets", config.block_subnets)
+    check_networks("trusted_proxies", config.trusted_proxies)
     if not all(word.strip() for word in config.useragent.ban):
         raise wrong("useragent.ban", config.useragent.ban, "words of one character at least: an empty one bans all")
 
 
-def check_tag(retention: Retention) -> None:
+def check_retention(retention: Retention, driver: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", retention.tag_key):
         raise wrong("retention.tag_key", retention.tag_key, "letters, digits, _ . -")
     if not re.fullmatch(r"[ -~]*", retention.tag_value):
         raise wrong("retention.tag_value", retention.tag_value, "printable ASCII")
+    if retention.expire and driver != "local":
+        raise wrong(
+            "retention.expire", retention.expire, 'none but with driver = "local": clouds have rules of their own'
+        )
+    for value, days in retention.expire.items():
+        if not 0 < days <= MOST:
+            raise wrong(f"retention.expire.{json.dumps(value)}", days, "days, above 0")
 
 
 ZERO_IS_FINE = ("revalidate_seconds", "archive_parallelism")  # at each download; what suits the driver
@@ -2194,6 +2286,23 @@ def check_numbers(name: str, table: Union[LimitOptions, CacheOptions]) -> None:
             raise wrong(f"{name}.{field.name}", getattr(table, field.name), "a number above 0, and not a huge one")
 
 
+def check_challenge(challenge: DownloadChallenge) -> None:
+    """GA-4. What is off need not be right."""
+    if not challenge.user_agents:
+        return
+    where = "download_challenge"
+    if not all(agent.strip() for agent in challenge.user_agents):
+        raise wrong(
+            f"{where}.user_agents", challenge.user_agents, "words of one character at least: an empty one means all"
+        )
+    if len(challenge.secret) < 32:
+        expected = "32 characters or more, such as `kcistorage --generate-jwt-secret` prints"
+        raise wrong(f"{where}.secret", NOT_SHOWN, expected)
+    for key, least, most in CHALLENGE_BOUNDS:
+        if not least <= getattr(challenge, key) <= most:
+            raise wrong(f"{where}.{key}", getattr(challenge, key), f"{least} to {most}")
+
+
 def check_config(config: Config) -> None:
     """What types cannot say."""
     if config.driver not in DRIVERS:
@@ -2205,10 +2314,9 @@ def check_config(config: Config) -> None:
             raise wrong(key, value, f'a name, as driver = "{config.driver}" has it; driver = "local" needs none')
     if not config.local.storage_path:
         raise wrong("local.storage_path", "", "a folder")
-    if config.download_challenge.user_agents:
-        raise wrong("download_challenge.user_agents", config.download_challenge.user_agents, "[] in this version")
+    check_challenge(config.download_challenge)
     check_guards(config)
-    check_tag(config.retention)
+    check_retention(config.retention, config.driver)
     check_numbers("limits", config.limits)
     check_numbers("cache", config.cache)
     if not config.cache.low_free_percent <= config.cache.high_free_percent < 100:
@@ -2217,17 +2325,25 @@ def check_config(config: Config) -> None:
         raise wrong("lock.scope", config.lock.scope, " or ".join(f'"{scope}"' for scope in LOCK_SCOPES))
 
 
-def load_config(path: str) -> Config:
-    """Reads and checks a configuration file; raises ConfigError."""
+NEIGHBOURS = ("stor",)  # tables of the protocols that live beside this one
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """Raises ConfigError."""
     try:
         with open(path, "rb") as file:
-            table = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; `kcistorage --init` writes one") from None
+        raise ConfigError(f"{path}: no such file; --init writes one") from None
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number or depth beyond Python's
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def load_config(path: str) -> Config:
+    """Reads and checks a configuration file; raises ConfigError."""
+    table = read_toml(path)
     try:
-        config = section(Config, table)
+        config = section(Config, {name: value for name, value in table.items() if name not in NEIGHBOURS})
         check_config(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -2262,19 +2378,34 @@ RESERVED = frozenset(
 )
 
 
-def build_site(config: Config, driver: Driver, files: str, log: Log, metrics: Metrics) -> Site:
+def build_challenge(options: DownloadChallenge) -> Optional[Challenge]:
+    if not options.user_agents:
+        return None
+    return Challenge(
+        options.user_agents,
+        options.secret,
+        options.cookie_ttl_seconds,
+        options.ipv4_prefix_length,
+        options.ipv6_prefix_length,
+        options.fallback_bytes_per_second > 0,
+        options.secure_cookie,
+    )
+
+
+def build_site(config: Config, driver: Driver, around: Surroundings) -> Site:
     """The protocol as a table."""
-    locks = LockTable(metrics.lock_waited)
     users = [tokens.User(user.name, user.prefixes) for user in config.users]
     keys = [key for key in (config.jwt_secret, config.unified_secret) if key]
     credentials = Credentials(keys, users, config.auth.enforce_expiry)
     retention, limits = config.retention, config.limits
     tags = [(retention.tag_key, retention.tag_value)] if retention.tag_value else []
-    store = Store(driver, locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds)
+    store = Store(driver, around.locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds)
     upload = Upload(store)
-    archive = Archive(store, files, limits.archive_parallelism or PARALLELISM[config.driver])
+    archive = Archive(store, around.files, limits.archive_parallelism or PARALLELISM[config.driver])
+    download = Download(driver, around.locks, limits.lock_seconds)
+    challenge, slowly = build_challenge(config.download_challenge), config.download_challenge.fallback_bytes_per_second
     agents = (*(guards.DEFAULT_BANNED_AGENTS if config.useragent.defaults else ()), *config.useragent.ban)
-    bans = Bans(guards.AgentBan(agents), guards.Subnets(guards.networks(config.block_subnets)), log)
+    bans = Bans(guards.AgentBan(agents), guards.Subnets(guards.networks(config.block_subnets)), around.log)
     return Site(
         gates=[bans.check_subnet, bans.check_agent],
         routes={
@@ -2285,11 +2416,17 @@ def build_site(config: Config, driver: Driver, files: str, log: Log, metrics: Me
             "/v1/file": {"POST": upload},
             "/v1/archive": {"POST": archive},
             "/v1/checkauth": {"GET": CheckAuth(credentials)},
+            CHALLENGE_PATH: {"POST": ChallengeCookie(challenge)},
             "/v1/list": {"GET": Listing(driver) if config.list.enabled else Unlisted()},
-            "/metrics": {"GET": MetricsPage(metrics)},
+            "/metrics": {"GET": MetricsPage(around.metrics)},
         },
-        otherwise={"GET": Download(driver, locks, limits.lock_seconds)},
+        otherwise={"GET": download if challenge is None else Challenged(download, challenge, slowly)},
     )
+
+
+def identify(trusted: guards.Subnets, peer: str, fields: heads.Fields) -> str:
+    """GA-3"""
+    return guards.client_address(peer, fields.get("x-forwarded-for"), fields.get("forwarded"), trusted)
 
 
 def build_server(
@@ -2298,18 +2435,17 @@ def build_server(
     disks = {"files": files, **({"storage": config.local.storage_path} if config.driver == "local" else {})}
     metrics = Metrics(disks, __version__, lambda: storage.files_cached(), lambda: server.connections)  # noqa: PLW0108
     housekeeper = Housekeeper(log, config.cache.housekeeping_seconds)
-    storage = DRIVERS[config.driver](config, Surroundings(files, log, metrics, housekeeper.is_stopping))
+    around = Surroundings(files, log, metrics, LockTable(metrics.lock_waited), housekeeper.is_stopping)
+    storage = DRIVERS[config.driver](config, around)
     housekeeper.undertake(storage.at_start, storage.chores)
     trusted = guards.Subnets(guards.networks(config.trusted_proxies))
     limits = config.limits
     server = StorageServer(
         address,
-        build_site(config, storage.driver, files, log, metrics),
+        build_site(config, storage.driver, around),
         log,
         metrics,
-        lambda peer, fields: guards.client_address(
-            peer, fields.get("x-forwarded-for"), fields.get("forwarded"), trusted
-        ),
+        partial(identify, trusted),
         tls,
         Limits(limits.head_seconds, limits.body_idle_seconds, limits.keep_alive_seconds),
         limits.connections,
@@ -2362,6 +2498,14 @@ def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--generate-jwt-secret", action="store_true", help="print a secret for the configuration")
     parser.add_argument("--generate-jwt-token", metavar="EMAIL", help="print an upload token for a user")
     parser.add_argument("--expires-in", type=float, metavar="DAYS", help="with --generate-jwt-token: days it is valid")
+    parser.add_argument(
+        "--retention-dry-run", action="store_true", help="print which local objects are past their time; delete none"
+    )
+    parser.add_argument(
+        "--scrub",
+        action="store_true",
+        help="read every local object and tell what is wrong; exit code 1 if anything is",
+    )
     parser.add_argument("--verbose", action="store_true", help="debug lines in the log; as env STORAGE_DEBUG")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser.parse_args(arguments)
@@ -2407,21 +2551,31 @@ def print_example(config: Config, url: str) -> None:
     print(f"and find it under\n  {url}/{quote(f'{folder}/{sample.name}')}\n", flush=True)
 
 
-def initialize(path: str, environment: Mapping[str, str], scheme: str) -> None:
-    """CF-3: writes the configuration unless there is one, then prints an upload that can be pasted as it is."""
+def write_once(path: str, text: str) -> bool:
+    """Writes a new configuration; false where there is one, which is kept."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it holds the secret
     except FileExistsError:
         print(f"{path} is there already: kept as it is.")
+        return False
     except OSError as error:
         raise wrong("--config-file", path, f"a file that can be written ({error.strerror})") from None
-    else:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(INITIAL_CONFIG.format(secret=tokens.new_secret()))
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return True
+
+
+def reachable(host: str, port: int) -> str:
+    """The authority of a URL for this host itself."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+
+
+def initialize(path: str, environment: Mapping[str, str], scheme: str) -> None:
+    """CF-3: writes the configuration unless there is one, then prints an upload that can be pasted as it is."""
+    if write_once(path, INITIAL_CONFIG.format(secret=tokens.new_secret())):
         print(f"{path}: written, with the local driver and a fresh secret.")
-    config = load_config(path)
-    host, port = listen_address(environment)
-    print_example(config, f"{scheme}://{'127.0.0.1' if host in ('0.0.0.0', '::', '') else host}:{port}")
+    print_example(load_config(path), f"{scheme}://{reachable(*listen_address(environment))}")
 
 
 def warnings(config: Config, path: str) -> Iterator[str]:
@@ -2443,19 +2597,8 @@ def with_environment(config: Config, environment: Mapping[str, str]) -> Config:
     return dataclasses.replace(config, limits=limits)
 
 
-def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Runs until SIGTERM or SIGINT; a second signal ends at once."""
-    config = with_environment(load_config(path), environment)
-    log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")), LOG_DELAY)
-    address = listen_address(environment)
-    tls = tls_context(options.ssl_directory)
-    try:
-        server = build_server(config, address, options.files_directory, tls, log)
-    except (OSError, OverflowError) as error:
-        raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
-    for text in warnings(config, path):
-        log.event("warning", text=text)
-
+def serve_until_signal(server: StorageServer, log: Log, **about: str) -> None:
+    """CF-3: runs until SIGTERM or SIGINT; a second signal ends at once. `about` is told at the start."""
     received: list[str] = []
 
     def stop() -> None:
@@ -2472,12 +2615,93 @@ def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    scheme, (host, port) = "https" if tls else "http", server.server_address[:2]
-    log.event("start", version=__version__, driver=config.driver, url=f"{scheme}://{host!s}:{port}")
+    scheme, (host, port) = "https" if server.tls else "http", server.server_address[:2]
+    log.event("start", version=__version__, **about, url=f"{scheme}://{host!s}:{port}")
     server.serve_forever()
     stopper.join()
     log.flush()
+
+
+def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    config = with_environment(load_config(path), environment)
+    log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")), LOG_DELAY)
+    address = listen_address(environment)
+    tls = tls_context(options.ssl_directory)
+    try:
+        server = build_server(config, address, options.files_directory, tls, log)
+    except (OSError, OverflowError) as error:
+        raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
+    for text in warnings(config, path):
+        log.event("warning", text=text)
+    serve_until_signal(server, log, driver=config.driver)
     return 0
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def shortened(path: str, most: int = 40) -> str:
+    return path if len(path) <= most else f"…{path[1 - most :]}"
+
+
+def local_storage(config: Config, option: str) -> str:
+    """The folder that a command is about, which does not make one by mistake."""
+    path = config.local.storage_path
+    if config.driver != "local":
+        raise wrong("driver", config.driver, f'"local" for {option}')
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        raise wrong("local.storage_path", path, f"a folder that can be read ({error.strerror})") from None
+    return path
+
+
+def print_expired(config: Config) -> None:
+    """What the next sweep would delete (UP-12): days of age, tag and key, a line each."""
+    retention = config.retention
+    if not retention.expire:
+        raise wrong("retention.expire", {}, 'tag values and days, such as { "6m" = 180 }')
+    driver = LocalDriver(local_storage(config, "--retention-dry-run"), serve=False)
+    count = 0
+    for past in driver.expired(retention.tag_key, retention.expire, time.time()):
+        count += 1
+        print(f"{past.age_days:.1f}\t{quoted(past.value)}\t{quoted(past.key)}")
+    print(f"{counted(count, 'object')} would be deleted", file=sys.stderr)
+
+
+class Progress:
+    """A line on a terminal that is written over as work goes on; nothing elsewhere. One thread."""
+
+    def __init__(self) -> None:
+        self._wanted, self._next = sys.stderr.isatty(), 0.0
+
+    def show(self, text: str) -> None:
+        if self._wanted and time.monotonic() >= self._next:
+            self._next = time.monotonic() + 0.2
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._wanted:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def scrub(config: Config) -> int:
+    """Reads all objects; prints what is wrong, its size and its path, a line each. 1 when something is."""
+    layout = Layout(entity_tag, read_sidecar, sorted_names, names.is_key)
+    progress = Progress()
+    objects = size = faults = 0
+    for found in Scrub(local_storage(config, "--scrub"), layout):
+        if found.what == "ok":
+            objects, size = objects + 1, size + found.size
+            progress.show(f"{counted(objects, 'object')}, {size / 1e6:.1f} MB read: {shortened(found.path)}")
+        else:
+            faults += 1
+            progress.clear()
+            print(f"{found.what}\t{found.size}\t{found.path}", flush=True)
+    progress.clear()
+    print(f"{counted(objects, 'object')} of {size / 1e6:.1f} MB in order, {counted(faults, 'fault')}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -2492,18 +2716,34 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             print(tokens.mint(options.generate_jwt_token, key, time.time(), options.expires_in))
         except ValueError as error:
             raise ConfigError(f"--generate-jwt-token {options.generate_jwt_token!r}: {error}") from None
+    elif options.scrub:
+        return scrub(load_config(path))
+    elif options.retention_dry_run:
+        print_expired(load_config(path))
     else:
         return serve(path, options, environment)
     return 0
 
 
+def exit_code(program: str, command: Callable[[], int]) -> int:
+    """What a command ends with: 2 and a line for a mistake in its configuration, and as others do it for signals."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # nobody reads on: `--scrub | head`. What is left in the buffer would be tried once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = parse_arguments(arguments)
-    try:
-        return run(options, os.environ)
-    except ConfigError as error:
-        print(f"kcistorage: {error}", file=sys.stderr)
-        return 2
+    return exit_code("kcistorage", lambda: run(options, os.environ))
 
 
 if __name__ == "__main__":

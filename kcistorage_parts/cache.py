@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
-import secrets
 import stat
 import threading
 import time
 from typing import Callable, NamedTuple, Optional
+
+from kcistorage_parts.files import NewFile, write_all
 
 CONTENT, HEADERS = b".content", b".headers"
 SHARDS = 256
@@ -75,13 +75,6 @@ def status_of(path: bytes) -> Optional[os.stat_result]:
         return None
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """write(2) may take less than it was given, as it does just before a disk is full."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def write_headers(path: bytes, key: str, entry: Entry, content: os.stat_result) -> None:
     """A value with a line break in it makes headers that no reader takes."""
     lines = f"content-type:{entry.content_type}\netag:{entry.etag}\nmodified:{entry.modified}\nkey:{key}\n"
@@ -106,27 +99,14 @@ class Copy:
     """A copy in the making. One thread publishes and closes it; until then any may read and write the descriptor."""
 
     def __init__(self, uploads: bytes, place: Callable[[bytes, bytes, bytes, os.stat_result], None]) -> None:
-        self._place, self._path, self.descriptor = place, b"", -1
-        try:
-            # Until another server, that starts just now, does not take it for a dead one's before it is locked.
-            while self.descriptor < 0 or not os.fstat(self.descriptor).st_nlink:
-                self.close()
-                self._path = uploads + secrets.token_hex(12).encode()
-                self.descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-        except BaseException:
-            self.close()
-            raise
+        self._place, self._file = place, NewFile(uploads)
+        self.descriptor, self.write = self._file.descriptor, self._file.write
 
     def __enter__(self) -> Copy:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def write(self, data: bytes) -> None:
-        """Appends to what `write` wrote before. Raises OSError: no room, a read-only disk."""
-        write_all(self.descriptor, data)
 
     def publish(self, key: str, size: int, etag: str, modified: int, content_type: str) -> None:
         """Makes this the copy of `key`, at once and whole. Whoever writes to the descriptor later spoils the copy.
@@ -138,17 +118,18 @@ class Copy:
         status = os.fstat(self.descriptor)
         if status.st_size != size:
             raise OSError(errno.EIO, f"a copy of {size} bytes has {status.st_size}")
-        write_headers(self._path + HEADERS, key, Entry(-1, size, etag, modified, content_type, 0.0), status)
-        self._place(self._path, self._path + HEADERS, name_of(key), status)
+        path = self._file.path
+        write_headers(path + HEADERS, key, Entry(-1, size, etag, modified, content_type, 0.0), status)
+        self._place(path, path + HEADERS, name_of(key), status)
 
     def close(self) -> None:
         """Discards what was not published. What a disk that became read-only keeps is a leftover for the next start."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            for path in (self._path, self._path + HEADERS):  # after `publish` there is neither
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # after `publish` there is neither of the two
+                os.unlink(self._file.path + HEADERS)
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 class Cache:

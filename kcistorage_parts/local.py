@@ -1,6 +1,6 @@
 """Objects as plain files under one folder: atomic, durable, shared by several server processes (UP-8, UP-12).
 
-What `ls` shows is what is served. POSIX: rename(2), fsync(2) and flock(2) are what everything here rests on.
+What `ls` shows is what is served. Stands on `files.py`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,25 @@ import heapq
 import itertools
 import os
 import re
-import secrets
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Callable, NamedTuple, Optional
+
+from kcistorage_parts.files import (
+    SETTLED_NS,
+    Identity,
+    NewFile,
+    identity,
+    make_folders,
+    missing_folders,
+    remove_leftovers,
+    same_file,
+    sync_folder,
+    write_all,
+)
 
 NO_OBJECT = frozenset([errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO])
 # A folder that was removed while we came to it, is somebody else's (lost+found) or too deep for any key.
@@ -32,7 +44,7 @@ SMALL_OBJECT = 16_384  # bytes; device trees and short logs, which are most of w
 SMALL_OBJECTS = 8 << 20  # bytes of them kept in memory
 SMALL_OBJECT_EXTRA = 1_024  # bytes that an entry takes besides its content, however small that is
 MAX_SIDECAR = 131_072  # bytes; a request head, where most of it comes from, has 65,536
-SETTLED_NS = 1_000_000_000  # a file that changed less than a second ago may change again within one tick of its clock
+DAY = 86_400  # seconds
 
 Tags = Sequence[tuple[str, str]]
 
@@ -62,53 +74,12 @@ def read_sidecar(path: bytes) -> dict[str, str]:
     return {name.strip().lower(): value.strip() for name, colon, value in lines if colon}
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """write(2) may take less than it was given, as it does just before a disk is full."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def write_sidecar(descriptor: int, content_type: str, tags: Tags, etag: str) -> None:
     """The ETag comes last: a sidecar that has it is whole. No value can make a second line."""
     lines = [("content-type", content_type), *((f"tag-{name}", value) for name, value in tags), ("etag", etag)]
     text = "".join(f"{name}:{LINE_BREAK.sub('_', value)}\n" for name, value in lines)
     write_all(descriptor, text.encode("utf-8", "replace"))
     os.fsync(descriptor)
-
-
-def same_file(descriptor: int, path: bytes) -> bool:
-    """Whether the open file still goes by this name."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def sync_folder(path: bytes) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def missing_folders(path: bytes) -> list[bytes]:
-    """Of a folder and its parents those that are not there, the outermost first."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    return missing[::-1]
-
-
-def make_folders(folders: Sequence[bytes]) -> None:
-    """Makes folders, durably, the outermost first."""
-    for folder in folders:
-        with contextlib.suppress(FileExistsError):  # made by another upload meanwhile, or a file: then the rename fails
-            os.mkdir(folder)
-        sync_folder(os.path.dirname(folder))
 
 
 def remove_folders(folders: Sequence[bytes]) -> bool:
@@ -156,6 +127,21 @@ def move_in(upload: bytes, target: bytes, more_attempts: int = 10) -> None:
         if not more_attempts or not isinstance(error, FileNotFoundError):
             raise
     return move_in(upload, target, more_attempts - 1)  # another upload, which failed, took its folders away again
+
+
+def unlink_version(path: bytes, etag: str) -> bool:
+    """Removes a file, durably, if it has this ETag; says whether it did."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        # Before the file goes: once it is gone, somebody else may remove the folder, and nothing is left to sync.
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if entity_tag(os.stat(path)) == etag:
+                os.unlink(path)
+                os.fsync(folder)
+                return True
+        finally:
+            os.close(folder)
+    return False
 
 
 def is_file(entry: os.DirEntry[bytes]) -> bool:
@@ -210,13 +196,6 @@ class Stored(NamedTuple):
 
 REPLACED = Stored(-1, None, 0, "", 0, "")  # what was opened is not the object any more: open it again
 
-Identity = tuple[int, int, int, int, int]
-
-
-def identity(status: os.stat_result) -> Identity:
-    """What changes whenever anybody changes the file or puts another in its place."""
-    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size
-
 
 class SmallObjects:
     """Small objects in memory, the least recently stored leave first. Any thread may call.
@@ -253,48 +232,28 @@ class SmallObjects:
             self._bytes -= old[1].size + SMALL_OBJECT_EXTRA
 
 
+class Expired(NamedTuple):
+    """An object that is past its time."""
+
+    key: str
+    etag: str  # of the version that is
+    value: str  # of the tag that tells how long it is kept
+    age_days: float
+
+
 class LocalIncoming:
-    """A file among the uploads, locked while this process lives. Closing discards what was not committed."""
+    """A file among the uploads. Closing discards what was not committed."""
 
     def __init__(self, folder: bytes, publish: Callable[[bytes, str, str, str, Tags], None]) -> None:
-        self._publish, self._published = publish, False
-        while not self._take(folder + secrets.token_hex(12).encode()):
-            continue
-
-    def _take(self, path: bytes) -> bool:
-        """Makes and locks the file; false where a starting server, in between, took it for a leftover."""
-        self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            taken = same_file(self._descriptor, path)
-        except BaseException:
-            self.close()
-            raise
-        if not taken:
-            os.close(self._descriptor)
-        return taken
-
-    def write(self, data: bytes) -> None:
-        write_all(self._descriptor, data)
+        self._publish, self._file = publish, NewFile(folder)
+        self.write, self.close = self._file.write, self._file.close
 
     def commit(self, key: str, content_type: str, tags: Tags) -> str:
         """Makes the file the object `key`, at once and whole; it is on stable storage when this returns its ETag."""
-        now = time.time_ns()  # our clock: the kernel's stamps tick every 4 ms, too coarse for an ETag
-        os.utime(self._descriptor, ns=(now, now))
-        os.fsync(self._descriptor)
-        etag = entity_tag(os.fstat(self._descriptor))
-        self._publish(self._path, key, etag, content_type, tags)
-        self._published = True
+        etag = entity_tag(self._file.settle(time.time_ns()))
+        self._publish(self._file.path, key, etag, content_type, tags)
+        self._file.kept = True
         return etag
-
-    def close(self) -> None:
-        try:
-            if not self._published:
-                with contextlib.suppress(FileNotFoundError):  # renamed, and what came after that failed
-                    os.unlink(self._path)
-        finally:
-            os.close(self._descriptor)
 
 
 class LocalDriver:
@@ -312,27 +271,21 @@ class LocalDriver:
     content's. A crash after 2 leaves a .next that belongs to nothing; after 3 one that is right beside a .headers that
     is not: readers see the true pair at any moment, and the next upload of the key tidies up. A loss of power is no
     worse: no step begins before the names that it builds on are on the disk.
+
+    A deletion has .next locked too, and removes the content first: a crash leaves the object whole, or a sidecar that
+    belongs to nothing.
+
+    One that is not to `serve` only looks: it makes no folders, and leaves what dead uploads left.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, serve: bool = True) -> None:
         self._root = os.path.join(os.path.abspath(os.fsencode(root)), b"")  # these end in a slash: joined by +
         self._private = self._root + OWN
         self._uploads = self._private + b"uploads/"
-        make_folders(missing_folders(self._uploads[:-1]))
         self._small = SmallObjects()
-        self._remove_leftovers()
-
-    def _remove_leftovers(self) -> None:
-        """Uploads of a crashed process. A living one, perhaps of another server on this folder, has its own locked."""
-        with os.scandir(self._uploads) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    left = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                    try:
-                        fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        os.unlink(entry.path)
-                    finally:
-                        os.close(left)
+        if serve:
+            make_folders(missing_folders(self._uploads[:-1]))
+            remove_leftovers(self._uploads)
 
     def _path(self, key: str) -> bytes:
         return self._root + key.encode()
@@ -408,6 +361,10 @@ class LocalDriver:
         with contextlib.closing(LocalIncoming(self._uploads, self._publish)) as incoming:
             yield incoming
 
+    def together(self, sizes: Mapping[str, int]) -> contextlib.AbstractContextManager[None]:
+        """Nothing is gained: a disk brings together by itself what comes together."""
+        return contextlib.nullcontext()
+
     def lease(self, key: str, seconds: float) -> contextlib.AbstractContextManager[bool]:
         """Nothing to wait for: of two servers on this folder, who commits last wins, and each object is whole."""
         return contextlib.nullcontext(True)
@@ -457,26 +414,75 @@ class LocalDriver:
             return read_sidecar(sidecar).get("etag") == entity_tag(os.stat(target))
         return False
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """All keys that start with `prefix`, sorted by bytes, in bounded memory (LS-1)."""
-        for path in self._walk(prefix.encode()):
+    def delete(self, key: str, etag: str) -> bool:
+        """Removes the object, durably, if it still has this ETag; says whether it did. The caller has the key's lock.
+
+        Commits of the key by other processes come before it or after it: they need .next as well.
+        """
+        target, base = self._path(key), self._sidecar(key)
+        with self._pending_sidecar(base, target):
+            try:
+                deleted = unlink_version(target, etag)
+                if deleted:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(base + b".headers")
+            finally:
+                os.unlink(base + b".next")  # last: who waits for its lock, finds it gone and makes a new one
+        if deleted:
+            sync_folder(self._private)
+            folders = key.encode().split(b"/")[:-1]
+            remove_folders([self._root + b"/".join(folders[: depth + 1]) for depth in range(len(folders))])
+        return deleted
+
+    def expired(
+        self, tag: str, days: Mapping[str, float], now: float, pace: Callable[[], object] = lambda: None
+    ) -> Iterator[Expired]:
+        """The objects that were stored longer before `now`, in seconds, than `days` says for the value of their `tag`.
+
+        Only the content's very own sidecar counts (UP-12): where there is none, where another tool wrote it or it
+        cannot be read, the object is kept, and so is what comes from the future. `pace` is called at each step, and
+        what it raises is the end.
+        """
+        for key in self.keys("", pace):
+            pace()
+            found = None
+            with contextlib.suppress(OSError):  # it is gone; or nobody can read of which version its sidecar is
+                found = self._expired(key, f"tag-{tag.lower()}", days, now)
+            if found is not None:
+                yield found
+
+    def _expired(self, key: str, name: str, days: Mapping[str, float], now: float) -> Optional[Expired]:
+        status = os.stat(self._path(key))
+        age = (now - status.st_mtime) / DAY
+        if age <= 0 or not any(age > most for most in days.values()):  # most are younger: no sidecar to read
+            return None
+        etag = entity_tag(status)
+        lines = self.sidecar(key, etag)
+        value = lines.get(name, "")
+        if lines.get("etag") != etag or value not in days or not age > days[value]:
+            return None
+        return Expired(key, etag, value, age)
+
+    def keys(self, prefix: str, pace: Callable[[], object] = lambda: None) -> Iterator[str]:
+        """All keys that start with `prefix`, sorted by bytes, in bounded memory (LS-1). `pace` is called for each."""
+        for path in self._walk(prefix.encode(), pace):
             with contextlib.suppress(UnicodeDecodeError):  # copied in by hand: no key can name it
                 yield path.decode()
 
-    def _walk(self, prefix: bytes) -> Iterator[bytes]:
+    def _walk(self, prefix: bytes, pace: Callable[[], object]) -> Iterator[bytes]:
         """Folders sort as `name/`, so that the keys of the whole tree come in the order of their bytes."""
-        levels = [(b"", sorted_names(self._names(b"", prefix)))]  # a stack: the tree may be deeper than Python's
+        levels = [(b"", sorted_names(self._names(b"", prefix, pace)))]  # a stack: the tree may be deeper than Python's
         while levels:
             folder, names = levels[-1]
             name = next(names, None)
             if name is None:
                 levels.pop()
             elif name.endswith(b"/"):
-                levels.append((folder + name, sorted_names(self._names(folder + name, prefix))))
+                levels.append((folder + name, sorted_names(self._names(folder + name, prefix, pace))))
             else:
                 yield folder + name
 
-    def _names(self, folder: bytes, prefix: bytes) -> Iterator[bytes]:
+    def _names(self, folder: bytes, prefix: bytes, pace: Callable[[], object]) -> Iterator[bytes]:
         """What in a folder has the prefix or, being a folder itself, may hold what has."""
         try:
             entries = os.scandir(self._root + folder)
@@ -486,6 +492,7 @@ class LocalDriver:
             raise
         with entries:
             for entry in entries:
+                pace()
                 path = folder + entry.name
                 if entry.is_dir(follow_symlinks=False):
                     path += b"/"

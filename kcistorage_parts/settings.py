@@ -1,7 +1,8 @@
 """A TOML table as frozen dataclasses: unknown keys and wrong types are refused by name (CF-2). Pure.
 
 The dataclasses are the format: field names are the keys, defaults the defaults, annotations the types. Understood are
-str, bool, int, float, other dataclasses for sub-tables, and Tuple[X, ...] for lists.
+str, bool, int, float, other dataclasses for sub-tables, Tuple[X, ...] for lists, and Mapping[str, X] for tables whose
+keys are the user's own.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def secret() -> Any:
     return dataclasses.field(default="", repr=False)
 
 
+def has_free_keys(kind: Any) -> bool:
+    """Whether a type is Mapping[str, X], or dict[str, X]."""
+    return getattr(kind, "__origin__", None) in (Mapping, dict)
+
+
 def shown(table: Any) -> dict[str, Any]:
     """A table of the configuration as people may see it."""
     fields = dataclasses.fields(table)
@@ -50,7 +56,7 @@ def expected_for(kind: Any, key: str) -> str:
     """What a key of this type has to be, for people."""
     if kind in SCALARS:
         return SCALARS[kind][1]
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) or has_free_keys(kind):
         return f"a table [{key}]"
     return "a list of tables" if dataclasses.is_dataclass(kind.__args__[0]) else "a list of strings"
 
@@ -69,7 +75,7 @@ def section(kind: type[T], table: Mapping[str, Any], where: str = "") -> T:
         if field.name in table:
             shown = table[field.name] if field.repr else NOT_SHOWN
             values[field.name] = converted(kinds[field.name], table[field.name], where + field.name, shown)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             key = where + field.name
             raise ConfigError(f"{key} is missing: expected {expected_for(kinds[field.name], key)}")
     return kind(**values)
@@ -88,6 +94,13 @@ def converted(kind: Any, value: Any, key: str, shown: object) -> Any:
     elif dataclasses.is_dataclass(kind):
         if isinstance(value, dict):
             return section(kind, value, f"{key}.")  # type: ignore[arg-type]
+    elif has_free_keys(kind):
+        if isinstance(value, dict):
+            item = kind.__args__[1]  # of Mapping[str, item]
+            return {
+                name: converted(item, each, f"{key}.{json.dumps(name)}", NOT_SHOWN if shown == NOT_SHOWN else each)
+                for name, each in value.items()
+            }
     elif isinstance(value, list):
         item = kind.__args__[0]  # of Tuple[item, ...]
         return tuple(

@@ -83,10 +83,8 @@ class Desk:
         self.log_path = folder / "log"
         self.log = Log(os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         self.metrics = Metrics({"storage": str(folder)}, "0", lambda: 0, lambda: 0)
-        around = kcistorage.Surroundings(str(folder), self.log, self.metrics, lambda: False)
-        self.site = kcistorage.build_site(
-            config, kcistorage.open_local(config, around).driver, str(folder), self.log, self.metrics
-        )
+        around = kcistorage.Surroundings(str(folder), self.log, self.metrics, kcistorage.LockTable())
+        self.site = kcistorage.build_site(config, kcistorage.open_local(config, around).driver, around)
 
     def close(self) -> None:
         os.close(self.log.descriptor)

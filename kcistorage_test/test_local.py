@@ -27,7 +27,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcistorage_parts import local
+from kcistorage_parts import files, local
 from kcistorage_parts.local import LocalDriver, SmallObjects, Stored, sorted_names
 from kcistorage_test.conftest import Running, token
 
@@ -294,8 +294,9 @@ class System:
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> System:
     system = System()
-    monkeypatch.setattr(local, "os", system)
-    monkeypatch.setattr(local, "fcntl", system)
+    for part in (local, files):
+        monkeypatch.setattr(part, "os", system)
+        monkeypatch.setattr(part, "fcntl", system, raising=False)
     return system
 
 

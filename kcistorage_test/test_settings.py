@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ class House:
 @dataclasses.dataclass(frozen=True)
 class Street:
     houses: tuple[House, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shelf:
+    days: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rooms: dict[str, int] = dataclasses.field(default_factory=dict)
+    codes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cellar:
+    wines: Mapping[str, float]  # has to be said
+    shelf: Shelf = Shelf()
 
 
 def refused(table: Any, kind: Any = House) -> str:
@@ -101,6 +115,24 @@ def test_what_is_written_out_as_a_table_reads_back(house: House) -> None:
 def test_the_server_s_own_configuration_is_understood() -> None:
     """CF-2: defaults of every section, from a table that names all of them."""
     assert section(kcistorage.Config, as_toml(kcistorage.Config())) == kcistorage.Config()
+
+
+def test_a_table_with_keys_of_the_user_s_own() -> None:
+    """`expire = { "6m" = 180 }`: no name is known, so none is unknown."""
+    table = {"wines": {"6m": 180, "": 0.5, "a.b\n": -1}, "shelf": {"rooms": {"x y": 3}}}
+    assert section(Cellar, table) == Cellar({"6m": 180, "": 0.5, "a.b\n": -1}, Shelf(rooms={"x y": 3}))
+    assert section(Shelf, {}) == Shelf({}, {}, {})
+    assert section(Shelf, {"days": {}}) == Shelf()
+
+
+@given(st.builds(Cellar, st.dictionaries(st.text(), st.floats(-1e18, 1e18) | st.integers(-MAX_NUMBER, MAX_NUMBER))))
+def test_whatever_the_keys_are_they_stay_as_they_are(cellar: Cellar) -> None:
+    """Invariant: section(kind, as_toml(it)) == it."""
+    assert section(Cellar, as_toml(cellar)) == cellar
+
+
+def test_defaults_are_not_shared() -> None:
+    assert section(Shelf, {}).days is not section(Shelf, {}).days
 
 
 # ---- Unknown keys (CF-2: by name, with the nearest known key)
@@ -163,6 +195,27 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("table", "line"), WRONG, ids=[line.partition(":")[0] for _, line in WRONG])
 def test_a_wrong_value_is_refused_with_key_value_and_expectation(table: dict[str, Any], line: str) -> None:
     assert refused(table) == line
+
+
+WRONG_FREELY: list[tuple[dict[str, Any], str]] = [
+    ({"wines": {"6m": "x"}}, 'wines."6m" = "x": expected a number'),
+    ({"wines": {"6m": 180, "1y": True}}, 'wines."1y" = true: expected a number'),
+    ({"wines": {"6m": math.nan}}, 'wines."6m" = NaN: expected a number'),
+    ({"wines": {"6m": [1]}}, 'wines."6m" = [1]: expected a number'),
+    ({"wines": {'a"\nb\x1b': {}}}, 'wines."a\\"\\nb\\u001b" = {}: expected a number'),
+    ({"wines": 180}, "wines = 180: expected a table [wines]"),
+    ({"wines": [{"6m": 180}]}, 'wines = [{"6m": 180}]: expected a table [wines]'),
+    ({}, "wines is missing: expected a table [wines]"),
+    ({"wines": {}, "shelf": {"days": {"6m": ""}}}, 'shelf.days."6m" = "": expected a number'),
+    ({"wines": {}, "shelf": {"rooms": {"6m": 1.5}}}, 'shelf.rooms."6m" = 1.5: expected a whole number'),
+    ({"wines": {}, "shelf": {"rooms": "x"}}, 'shelf.rooms = "x": expected a table [shelf.rooms]'),
+    ({"wines": {}, "shelf": {"codes": {"door": 1}}}, 'shelf.codes."door" = "(not shown)": expected a string'),
+]
+
+
+@pytest.mark.parametrize(("table", "line"), WRONG_FREELY, ids=[line.partition(":")[0] for _, line in WRONG_FREELY])
+def test_a_wrong_value_under_a_key_of_the_user_s_own_is_refused_by_that_key(table: dict[str, Any], line: str) -> None:
+    assert refused(table, Cellar) == line
 
 
 def test_a_list_that_has_to_be_there() -> None:
