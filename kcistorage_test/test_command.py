@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import pty
 import re
 import shlex
 import signal
@@ -27,15 +28,19 @@ from typing import Callable, NamedTuple
 import pytest
 
 import kcistorage
-from kcistorage_parts import tokens
+from kcistorage_parts import names, tokens
+from kcistorage_parts.local import LocalDriver
 from kcistorage_test.conftest import EMAIL, SECRET, token
 from kcistorage_test.parts_at_hand import needs
 from kcistorage_test.talk import FORM_TYPE, Peer, form
 from kcistorage_test.test_clients import free_port
-from kcistorage_test.test_handlers import until, values
+from kcistorage_test.test_handlers import sidecar_name, until, values
+from kcistorage_test.test_local import bound_by_permissions
+from kcistorage_test.test_retention import keep
 
 SCRIPT = Path(kcistorage.__file__).resolve()
 MINIMAL = f'driver = "local"\njwt_secret = "{SECRET}"\n'
+AZURE = f'driver = "azure"\njwt_secret = "{SECRET}"\n[azure]\naccount = "x"\ncontainer = "x"\n'
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +107,7 @@ def test_help_names_every_option(command: Command, capfd: pytest.CaptureFixture[
     text = capfd.readouterr().out
     for option in (
         "--config-file", "--files-directory", "--ssl-directory", "--init", "--generate-jwt-secret",
-        "--generate-jwt-token", "--expires-in", "--verbose", "--version",
+        "--generate-jwt-token", "--expires-in", "--retention-dry-run", "--scrub", "--verbose", "--version",
     ):  # fmt: skip
         assert option in text
     for word in ("./config.toml", "./ssl", "KCI_STORAGE_CONFIG", "STORAGE_DEBUG"):
@@ -254,8 +259,17 @@ WRONG = [
     pytest.param(MINIMAL + '[retention]\ntag_key = "a:b"\n', ["retention.tag_key", "a:b"], id="tag-key"),
     pytest.param(MINIMAL + '[retention]\ntag_value = "a\\nb"\n', ["retention.tag_value"], id="tag-value"),
     pytest.param(
+        MINIMAL + '[retention]\nexpire = { "6m" = -1 }\n', ['retention.expire."6m"', "-1", "days"], id="expire-negative"
+    ),
+    pytest.param(MINIMAL + '[retention]\nexpire = { "6m" = 0 }\n', ['retention.expire."6m"', "0"], id="expire-zero"),
+    pytest.param(
+        MINIMAL + '[retention]\nexpire = { "6m" = "180" }\n', ['retention.expire."6m"', '"180"'], id="expire-text"
+    ),
+    pytest.param(MINIMAL + "[retention]\nexpire = 180\n", ["retention.expire", "180", "table"], id="expire-number"),
+    pytest.param(AZURE + "[retention.expire]\n6m = 180\n", ["retention.expire", '"6m"', '"local"'], id="expire-azure"),
+    pytest.param(
         MINIMAL + '[download_challenge]\nuser_agents = ["Mozilla"]\n',
-        ["download_challenge.user_agents"],
+        ["download_challenge.secret", "32 characters", "--generate-jwt-secret"],
         id="challenge",
     ),
     pytest.param(
@@ -636,3 +650,172 @@ def test_a_refused_start_of_a_process() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("kcistorage: ./config.toml: unknown key zzz")
     assert len(done.stderr.splitlines()) == 1
+
+
+# ---- Commands that look after the storage: UP-12
+
+
+EXPIRE = '[retention]\ntag_value = "6m"\nexpire = { "6m" = 180 }\n'
+
+
+@pytest.fixture
+def stored(here: Path) -> Path:
+    """Two objects that are past their time, and one that is not."""
+    configure(MINIMAL + EXPIRE)
+    driver = LocalDriver("storage")
+    keep(driver, "a/old", 1000)
+    keep(driver, "b/ü x", 2000)
+    with driver.create("c") as incoming:
+        incoming.write(b"content")
+        incoming.commit("c", "", [("retention", "6m")])
+    return here / "storage"
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """What there is: names, times, contents."""
+    return {str(path): (path.lstat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def process(*arguments: str) -> Ended:
+    """The command line as a process."""
+    told = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=30, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def test_what_would_be_deleted(stored: Path) -> None:
+    """UP-12: days, tag and key, with tabs between them; and nothing is deleted."""
+    before = files(stored)
+    ended = process("--retention-dry-run")
+    assert (ended.code, ended.err) == (0, "2 objects would be deleted\n")
+    lines = [line.split("\t") for line in ended.out.splitlines()]
+    assert [(json.loads(tag), json.loads(key)) for _, tag, key in lines] == [("6m", "a/old"), ("6m", "b/ü x")]
+    assert all(float(days) > 180 for days, _, _ in lines)
+    assert files(stored) == before
+
+
+def test_nothing_would_be_deleted(stored: Path) -> None:
+    """UP-12"""
+    configure(MINIMAL + '[retention.expire]\n"7m" = 1\n')
+    assert process("--retention-dry-run") == Ended(0, "", "0 objects would be deleted\n")
+
+
+def test_all_is_in_order(stored: Path) -> None:
+    """UP-12: exit code 0, and nothing to read for a program; not even the last look at a file changed."""
+    before = files(stored)
+    assert process("--scrub") == Ended(0, "", "3 objects of 0.0 MB in order, 0 faults\n")
+    assert files(stored) == before
+
+
+def test_something_is_wrong(stored: Path) -> None:
+    """UP-12: exit code 1; what, how large, where, with tabs between them."""
+    (stored / "c").write_bytes(b"longer content")
+    (stored / "a" / "old").unlink()
+    (stored / ".metadata" / "uploads" / "left").write_bytes(b"123")
+    ended = process("--scrub")
+    sidecar = stored / sidecar_name("a/old")
+    assert ended.out.splitlines() == [
+        "size-differs\t14\tc",
+        f"sidecar-without-content\t{sidecar.stat().st_size}\t{sidecar.relative_to(stored)}",
+        "leftover\t3\t.metadata/uploads/left",
+    ]
+    assert (ended.code, ended.err) == (1, "1 object of 0.0 MB in order, 3 faults\n")
+
+
+def on_a_terminal(*arguments: str) -> tuple[int, str]:
+    """Exit code, and all that a terminal gets to see."""
+    ours, theirs = pty.openpty()
+    seen = []
+    with open(ours, "rb", buffering=0) as terminal:
+        ended = subprocess.Popen([sys.executable, str(SCRIPT), *arguments], stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # EIO: nobody else has the terminal open any more
+            while data := terminal.read(4096):
+                seen.append(data)
+        return ended.wait(30), b"".join(seen).decode()
+
+
+def test_progress_on_a_terminal(stored: Path) -> None:
+    """UP-12: in one line, which is gone when there is something to say."""
+    (stored / ".metadata" / "uploads" / "left").touch()
+    code, seen = on_a_terminal("--scrub")
+    progress, *lines = seen.replace("\r\n", "\n").split("\r\x1b[K")[1:]
+    assert progress.startswith("1 object, 0.0 MB read: a/old")
+    assert lines[-2:] == ["leftover\t0\t.metadata/uploads/left\n", "3 objects of 0.0 MB in order, 1 fault\n"]
+    assert code == 1
+
+
+@pytest.mark.parametrize("option", ["--scrub", "--retention-dry-run"])
+def test_commands_for_another_driver(command: Command, option: str) -> None:
+    """UP-12: exit code 2. `retention.expire` alone is refused there already."""
+    configure(AZURE)
+    message = refused(command(option))
+    assert ("driver" in message and option in message) or "retention.expire" in message
+
+
+@pytest.mark.parametrize("option", ["--scrub", "--retention-dry-run"])
+def test_commands_for_a_folder_that_is_not_there(command: Command, here: Path, option: str) -> None:
+    """UP-12: which a typing error may be: none is made, and nobody is told that all is well."""
+    configure(MINIMAL + EXPIRE + '[local]\nstorage_path = "sotrage"\n')
+    message = refused(command(option))
+    assert "local.storage_path" in message
+    assert '"sotrage"' in message
+    assert [path.name for path in here.iterdir()] == ["config.toml"]
+
+
+@pytest.mark.parametrize("option", ["--scrub", "--retention-dry-run"])
+def test_commands_for_a_folder_that_cannot_be_read(command: Command, stored: Path, option: str) -> None:
+    """UP-12: 2, since 1 would say that an object is damaged."""
+    stored.chmod(0o300)
+    with bound_by_permissions():
+        message = refused(command(option))
+    assert "local.storage_path" in message
+    assert "Permission denied" in message
+
+
+def test_a_dry_run_of_nothing(command: Command) -> None:
+    """UP-12"""
+    configure(MINIMAL)
+    assert "retention.expire" in refused(command("--retention-dry-run"))
+
+
+@pytest.mark.parametrize("option", ["--scrub", "--retention-dry-run"])
+def test_nobody_reads_on(stored: Path, option: str) -> None:
+    """UP-12: as in `--scrub | head -n 1`: no trace, and not the code of a finding."""
+    (stored / ".metadata" / "uploads" / "left").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, str(SCRIPT), option]
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.returncode not in (0, 1, 2)
+
+
+@pytest.mark.parametrize("option", ["--scrub", "--retention-dry-run"])
+def test_an_operator_has_seen_enough(
+    command: Command, stored: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """UP-12: Ctrl-C, as any other command has it."""
+
+    def interrupted(*arguments: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalDriver, "_expired", interrupted)
+    monkeypatch.setattr(names, "is_key", interrupted)
+    assert command(option) == Ended(128 + signal.SIGINT, "", "")
+
+
+def test_a_server_deletes_what_is_past_its_time(stored: Path) -> None:
+    """UP-12: and says so, and nothing else."""
+    configure(MINIMAL + EXPIRE + "[cache]\nhousekeeping_seconds = 0.2\n")
+    with started() as server:
+        server.wait_for_log('path="b/')
+        assert server.end() == 0
+        told = [values(line) for line in server.lines if "event=expired" in line]
+        assert not any("event=error" in line for line in server.lines)
+    assert [(line["path"], line["tag"]) for line in told] == [("a/old", "6m"), ("b/ü x", "6m")]
+    assert all(int(line["age_days"]) > 180 for line in told)
+    assert [path.name for path in stored.iterdir() if path.name != ".metadata"] == ["c"]
