@@ -13,13 +13,14 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Optional, Protocol
 
 LOOKERS = 8  # requests at once
 KNOWN_SECONDS = 60.0  # that something which is no object is taken for none
 MOST_KNOWN = 10_000
+MOST_SURVEYED = 10_000  # keys of one listing: some 2 MB, and two requests to Azure
 
 
 class Backend(Protocol):
@@ -27,6 +28,11 @@ class Backend(Protocol):
 
     def stat(self, key: str) -> Optional[object]: ...
     def keys(self, prefix: str) -> Iterator[str]: ...
+
+
+def folders_above(key: str) -> list[str]:
+    """The outermost first."""
+    return list(itertools.accumulate(key.split("/")[:-1], "{}/{}".format))
 
 
 class Folders:
@@ -46,11 +52,12 @@ class Folders:
                 self._begun[key] = self._ask(key)
 
     def _ask(self, key: str) -> list[Future[None]]:
-        above = list(itertools.accumulate(key.split("/")[:-1], "{}/{}".format))
-        now = time.monotonic()
-        unknown = [folder for folder in above if now - self._known.get(folder, -KNOWN_SECONDS) >= KNOWN_SECONDS]
-        looks = [self._looking.submit(self._refuse_object, folder) for folder in unknown]
-        return [*looks, self._looking.submit(self._refuse_folder, key)]
+        return [*self._ask_above(key), self._looking.submit(self._refuse_folder, key)]
+
+    def _ask_above(self, key: str) -> list[Future[None]]:
+        before = time.monotonic() - KNOWN_SECONDS
+        unknown = [folder for folder in folders_above(key) if self._known.get(folder, before) <= before]
+        return [self._looking.submit(self._refuse_object, folder) for folder in unknown]
 
     def check(self, key: str) -> None:
         """Raises ENOTDIR or EISDIR where a key stands against the rule, or what the back end raises."""
@@ -60,6 +67,19 @@ class Folders:
                 looks = self._ask(key)
         for look in looks:
             look.result()
+
+    def survey(self, keys: Sequence[str]) -> set[str]:
+        """Of many keys those that stand with the rule, by one listing. Of the others nobody knows, or `check` tells."""
+        base = os.path.commonpath(["/" + os.path.dirname(key) for key in keys])[1:]
+        prefix = f"{base}/" if base else ""
+        there = list(itertools.islice(self._backend.keys(prefix), MOST_SURVEYED + 1))
+        if len(there) > MOST_SURVEYED:
+            return set()
+        for look in self._ask_above(f"{prefix}x"):
+            look.result()
+        objects = set(there)
+        folders = {folder for key in there for folder in folders_above(key)}
+        return {key for key in keys if key not in folders and objects.isdisjoint(folders_above(key))}
 
     def forget(self, key: str) -> None:
         """What was begun is not needed, or not any more."""

@@ -16,7 +16,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable, Optional, Protocol
 
 LOCKS = ".metadata/locks/"  # where no upload has a key
@@ -41,6 +41,10 @@ class Backend(Protocol):
     def keys(self, prefix: str) -> Iterator[str]: ...
     def delete(self, key: str, etag: str = "") -> bool: ...
     def claim(self, key: str, etag: str, data: bytes) -> str: ...
+
+
+def lock_of(key: str) -> str:
+    return f"{LOCKS}{hashlib.sha512(key.encode()).hexdigest()}"
 
 
 def claim_text() -> bytes:
@@ -97,7 +101,7 @@ class Leases:
 
     def acquire(self, key: str, seconds: float) -> bool:
         """Waits for the key, for so many seconds; says whether this server has it now."""
-        name = f"{LOCKS}{hashlib.sha512(key.encode()).hexdigest()}"
+        name = lock_of(key)
         deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
         while True:
             began = time.monotonic()
@@ -161,6 +165,11 @@ class Leases:
             threading.Thread(target=run, name="lease", daemon=True).start()
         except RuntimeError:  # no more threads to be had
             run()
+
+    def unlocked(self, keys: Sequence[str]) -> set[str]:
+        """Of many keys those that no server has at this moment, by one listing."""
+        locked = set(self._backend.keys(LOCKS))
+        return {key for key in keys if lock_of(key) not in locked}
 
     def check(self, key: str) -> None:
         """Raises ENOLCK where the key may be another server's by now; to be asked just before a commit."""

@@ -25,7 +25,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from kcistorage_parts import cloud, fills, leases
+from kcistorage_parts import cloud, fills, folders, leases
 from kcistorage_parts.cache import Cache, Entry
 from kcistorage_parts.cache import Copy as FileCopy
 from kcistorage_parts.cloud import CloudDriver, Hit, Tags
@@ -1654,6 +1654,80 @@ def test_the_time_of_the_cloud_is_measured(world: World) -> None:
     span(server.open(KEY))
     assert {operation for operation, _ in took} == {"folders", "lease", "write", "commit", "stat", "read"}
     assert all(seconds >= 0 for _, seconds in took)
+
+
+# ---- Many uploads at once: the files of an archive (AR-3)
+
+MANY = {f"job/dtbs/{number}/a.dtb": 20 for number in range(9)}
+
+
+def writes(backend: Memory) -> list[str]:
+    """The requests that change something, but for those that find out whether the account has locks."""
+    about = [asked for asked in backend.asked if asked.what in ("claim", "put", "delete", "commit")]
+    return [asked.what for asked in about if "probe" not in asked.key]
+
+
+def test_small_uploads_of_an_archive_take_a_request_each(world: World) -> None:
+    server = world.server()
+    with server.together(MANY):
+        for key in MANY:
+            upload(server, b"x" * 20, key)
+    assert writes(world.backend) == ["put"] * len(MANY)
+    assert sorted(key for key in world.backend.objects if not key.startswith(cloud.PRIVATE)) == sorted(MANY)
+    upload(server, b"y", "job/dtbs/0/a.dtb")
+    assert "claim" in writes(world.backend), "the next upload has its lock"
+
+
+def test_large_uploads_of_an_archive_have_their_locks(world: World) -> None:
+    server = world.server()
+    with server.together({**MANY, KEY: BLOCK + 1}):
+        upload(server, b"x" * (BLOCK + 1), KEY)
+        assert [asked.what for asked in world.backend.asked if asked.what == "claim"]
+        assert writes(world.backend)[0] == "claim"
+
+
+def test_an_upload_of_an_archive_waits_for_another_server(world: World) -> None:
+    """UP-9"""
+    other, server = world.server("b"), world.server("a")
+    taken, *_ = MANY
+    with other.lease(taken, 5), server.together(MANY):
+        with server.lease(taken, 0.05) as ours:
+            assert not ours
+        upload(server, b"x", "job/dtbs/1/a.dtb")
+
+
+@pytest.mark.parametrize(
+    ("there", "error"),
+    [("job/dtbs/3", NotADirectoryError), ("job/dtbs/3/a.dtb/b", IsADirectoryError)],
+)
+def test_an_upload_of_an_archive_against_the_rule(world: World, there: str, error: type[OSError]) -> None:
+    """UP-4: it is refused, and no other."""
+    world.backend.store(there, b"")
+    server = world.server()
+    with server.together(MANY):
+        with pytest.raises(error):
+            upload(server, b"x", "job/dtbs/3/a.dtb")
+        upload(server, b"x", "job/dtbs/4/a.dtb")
+    assert writes(world.backend).count("put") == 1
+
+
+@pytest.mark.parametrize("there", ["job", "job/dtbs"])
+def test_an_archive_below_an_object(world: World, there: str) -> None:
+    """UP-4"""
+    world.backend.store(there, b"")
+    with pytest.raises(NotADirectoryError), world.server().together(MANY):
+        pass
+
+
+def test_an_archive_among_more_objects_than_one_listing_has(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key is looked at by itself then."""
+    monkeypatch.setattr(folders, "MOST_SURVEYED", 5)
+    for number in range(6):
+        world.backend.store(f"job/dtbs/0/{number}", b"")
+    server = world.server()
+    with server.together(MANY):
+        upload(server, b"x", "job/dtbs/4/a.dtb")
+    assert writes(world.backend)[:2] == ["claim", "put"]
 
 
 def test_the_end_waits_for_locks_to_be_free(world: World) -> None:
