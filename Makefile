@@ -71,16 +71,22 @@ $(AZURITE): kcistorage_test/npm/package.json kcistorage_test/npm/package-lock.js
 
 # ---- Commands
 
-.PHONY: help run test check coverage lint types pythons conformance selftest bench pyz lock clean
+.PHONY: help run run-stor test check coverage lint types pythons conformance selftest bench pyz lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
 # exec: the server gets the signals itself, and Ctrl-C ends it as it should end.
 run: $(RUN_VENV)/installed $(EXTRAS:%=$(RUN_VENV)/installed-%)
 run: ## the server on port 3000 (KCI_STORAGE_PORT), with a config.toml of its own at first; EXTRAS=azure or s3
 	@$(RUN_VENV)/bin/python kcistorage.py --init $(ARGS)
 	@exec $(RUN_VENV)/bin/python kcistorage.py $(ARGS)
+
+# Its configuration, stor.json, and four folders below ./samples are made at first. Stor has extras of its own.
+run-stor: $(RUN_VENV)/installed $(EXTRAS:%=$(RUN_VENV)/installed-%)
+run-stor: ## the Stor server on port 3000 (KCI_STORAGE_PORT), on two pairs of folders; EXTRAS=s3 or memcached
+	@CONFIG_FILE=$${CONFIG_FILE:-stor.json} $(RUN_VENV)/bin/python stor.py --init $(ARGS)
+	@CONFIG_FILE=$${CONFIG_FILE:-stor.json} exec $(RUN_VENV)/bin/python stor.py $(ARGS)
 
 # Servers of different tests have ports and folders of their own. Eight at a time: more would only wait for the disk.
 PYTEST := -m pytest --numprocesses auto --maxprocesses 8
@@ -138,6 +144,7 @@ lock: ## the newest versions into requirements*.lock, and of what Azurite needs
 	@$(lock) --output-file requirements.lock
 	@$(lock) --output-file requirements-azure.lock --extra azure
 	@$(lock) --output-file requirements-s3.lock --extra s3
+	@$(lock) --output-file requirements-memcached.lock --extra memcached
 	@$(lock) --output-file requirements-test.lock --extra azure --extra s3 --extra test
 	@rm -rf $(LOCK_VENV) kcistorage_test/npm/package-lock.json
 	@$(NPM) --prefix kcistorage_test/npm install --package-lock-only --omit-lockfile-registry-resolved
