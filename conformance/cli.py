@@ -1,4 +1,7 @@
-"""The command line. `python -m conformance URL --token-env TOKEN` judges a server; other verbs explain and prove."""
+"""The command line. `python -m conformance URL --token-env TOKEN` judges a server; other verbs explain and prove.
+
+`--protocol` names the protocol, of judging and of every verb that depends on it.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from conformance import VERSION
+from conformance import VERSION, protocols
 from conformance.core import baseline, plugin, report, spec
-from conformance.core.plugin import LIMITS, TIMINGS, Options, Run
+from conformance.core.plugin import LIMITS, TIMINGS, Options, Run, Suite
 from conformance.core.verdict import Exit, Result, Verdict, exit_code
 from conformance.core.wire import Target
-from conformance.kernelci import SUITE
-from conformance.selftest import fault, gates
+from conformance.selftest import gates, houses
 
 PROFILES = {
     "core": "every check that takes less than five seconds; the default",
@@ -31,13 +33,23 @@ SECRETS = {
     "limited": "a second token, limited to --limited-prefix",
     "expired": "a token of a valid user whose `exp` is past",
     "secret": "the secret of the server, for tokens that only it could mint",
+    "basic": "`user:password` that may write",
 }
-CAPABILITIES = ("list", "archive", "challenge", "useragent", "expiry", "subnets", "direct")
+INPUTS = ("limited_prefix", "blocked_address", "challenge_agent")
 VERB_NAMES = "list, explain, replay, diff, compare, matrix, profiles, protocol, freeze, selftest"
 
 
 class Misused(Exception):
     """The command line makes no sense."""
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    known = sorted(protocols.SUITES)
+    parser.add_argument("--protocol", choices=known, default=protocols.USUAL, help=f"{', '.join(known)} (%(default)s)")
+
+
+def _suite(arguments: argparse.Namespace) -> Suite:
+    return protocols.SUITES[arguments.protocol]
 
 
 # -------------------------------------------------------------------------------------------------------- options
@@ -62,10 +74,12 @@ def _numbers(values: Sequence[str], option: str, usual: dict[str, Any]) -> dict[
         raise Misused(f"{option}: {error}") from None
 
 
-def _secrets(arguments: argparse.Namespace) -> dict[str, str]:
+def _secrets(arguments: argparse.Namespace, suite: Suite) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in SECRETS:
         variable = getattr(arguments, f"{name}_env")
+        if variable and name not in suite.secrets:
+            raise Misused(f"--protocol {suite.spec.protocol} knows no {name}")
         if variable and not os.environ.get(variable):
             raise Misused(f"the environment variable {variable} is not set")
         if variable:
@@ -80,30 +94,48 @@ def _target(url: str, arguments: argparse.Namespace) -> Target:
         raise Misused(str(error)) from None
 
 
-def _required(names: Sequence[str]) -> Sequence[str]:
-    unknown = [name for name in names if name not in CAPABILITIES]
+def _required(names: Sequence[str], suite: Suite) -> Sequence[str]:
+    unknown = [name for name in names if name not in suite.capabilities]
     if unknown:
-        raise Misused(f"--require {unknown[0]}: one of {', '.join(CAPABILITIES)}")
+        raise Misused(f"--require {unknown[0]}: one of {', '.join(suite.capabilities)}")
     return names
+
+
+def _inputs(arguments: argparse.Namespace, suite: Suite) -> dict[str, str]:
+    given = {name: getattr(arguments, name) for name in INPUTS if getattr(arguments, name)}
+    unknown = [name for name in given if name not in suite.inputs]
+    if unknown:
+        raise Misused(f"--protocol {suite.spec.protocol} knows no {unknown[0]}")
+    return given
+
+
+def _storages(folders: Sequence[str], suite: Suite) -> tuple[str, ...]:
+    if folders and suite.spec.protocol != "stor":
+        raise Misused(f"--protocol {suite.spec.protocol} knows no storage")
+    missing = [folder for folder in folders if not os.path.isdir(folder)]
+    if missing:
+        raise Misused(f"--storage {missing[0]} is no folder of this host")
+    return tuple(os.path.abspath(folder) for folder in folders)
 
 
 def _options(arguments: argparse.Namespace, url: str) -> Options:
     """Everything the caller says, as the runner needs it. Raises Misused."""
     target = _target(url, arguments)
+    suite = _suite(arguments)
     levers = _pairs(arguments.lever, "--lever", ("restart",))
-    if levers and not target.loopback:
-        raise Misused("--lever is for servers on this host only")
-    capabilities = _pairs(arguments.cap, "--cap", CAPABILITIES)
+    if (levers or arguments.storage) and not target.loopback:
+        raise Misused("--lever and --storage are for servers on this host only")
+    capabilities = _pairs(arguments.cap, "--cap", suite.capabilities)
     if any(state not in ("on", "off") for state in capabilities.values()):
         raise Misused("--cap NAME=on or NAME=off")
-    names = ("limited_prefix", "blocked_address", "challenge_agent")
     return Options(
         target=target,
-        secrets=_secrets(arguments),
-        inputs={name: getattr(arguments, name) for name in names if getattr(arguments, name)},
+        secrets=_secrets(arguments, suite),
+        inputs=_inputs(arguments, suite),
+        storages=_storages(arguments.storage, suite),
         levers=levers,
         capabilities=capabilities,
-        required=tuple(_required(arguments.require)),
+        required=tuple(_required(arguments.require, suite)),
         profile=arguments.profile,
         select=tuple(arguments.select),
         objects=tuple("/" + path.lstrip("/") for path in arguments.object),
@@ -114,13 +146,14 @@ def _options(arguments: argparse.Namespace, url: str) -> Options:
         patience=arguments.patience,
         examples=arguments.examples,
         retry=not arguments.no_retry,
-        requirements=spec.frozen(arguments.requirements) if arguments.requirements else None,
+        requirements=spec.frozen(arguments.requirements, suite.spec.protocol) if arguments.requirements else None,
     )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
+    _add_protocol(parser)
     for name, what in SECRETS.items():
-        option = "--token-env" if name == "token" else f"--{name}-env" if name == "secret" else f"--{name}-token-env"
+        option = f"--{name}-env" if name in ("token", "secret", "basic") else f"--{name}-token-env"
         parser.add_argument(option, dest=f"{name}_env", metavar="VARIABLE", help=f"environment variable with {what}")
     parser.add_argument("--limited-prefix", metavar="PREFIX", help="where the limited token may write")
     parser.add_argument("--blocked-address", metavar="IP", help="an address inside block_subnets of the server")
@@ -135,6 +168,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--require", action="append", default=[], metavar="NAME", help="a capability that must be there"
     )
     parser.add_argument("--lever", action="append", default=[], metavar="restart=CMD", help="kill -9 and start again")
+    parser.add_argument(
+        "--storage", action="append", default=[], metavar="DIR", help="each storage of the server's only pair (stor)"
+    )
     parser.add_argument("--timing", action="append", default=[], metavar="NAME=S", help="lock_wait=30, idle=60")
     parser.add_argument("--limit", action="append", default=[], metavar="NAME=N", help="upload=…, member=…, files=…")
     parser.add_argument("--requirements", metavar="SET", help="a frozen set of clauses, such as 1")
@@ -182,7 +218,7 @@ def _judge(arguments: argparse.Namespace, url: str) -> tuple[Run, report.Report]
     options = _options(arguments, url)
     excused = baseline.read(arguments.baseline) if arguments.baseline else {}
     progress = Progress(arguments.quiet)
-    run = plugin.execute(SUITE, options, progress)
+    run = plugin.execute(_suite(arguments), options, progress)
     progress.end()
     stale = baseline.apply(excused, run.results)
     code = exit_code(run.results, died=run.died, stale=stale)
@@ -234,7 +270,7 @@ def replay(argv: Sequence[str]) -> int:
     _add_options(parser)
     arguments = parser.parse_args(argv)
     slug, colon, seed = arguments.id.rpartition(":")
-    if not colon or SUITE.spec.of_check(slug) is None:
+    if not colon or _suite(arguments).spec.of_check(slug) is None:
         raise Misused(f"{arguments.id} is no id of a check: it looks like range.any:1f")
     arguments.select, arguments.seed, arguments.no_retry = [slug], seed, True
     made, told = _judge(arguments, arguments.url)
@@ -252,10 +288,11 @@ def replay(argv: Sequence[str]) -> int:
 def list_checks(argv: Sequence[str]) -> int:
     """Every check: clause, level, name, and what it needs."""
     parser = argparse.ArgumentParser(prog="conformance list", description=list_checks.__doc__)
-    parser.parse_args(argv)
-    for check, _ in plugin.checks(SUITE):
+    _add_protocol(parser)
+    suite = _suite(parser.parse_args(argv))
+    for check, _ in plugin.checks(suite):
         marks = [word for word, on in (("slow", check.slow), ("reads only", not check.writes)) if on]
-        level = SUITE.spec.clauses[check.clause].level.value
+        level = suite.spec.clauses[check.clause].level.value
         print(f"{check.clause:8} {level:6} {check.slug:32} {', '.join([*marks, *check.needs])}".rstrip())
     return Exit.CONFORMANT
 
@@ -264,17 +301,20 @@ def explain(argv: Sequence[str]) -> int:
     """What a check asks for, why, and how: its clause, its faults and its code."""
     parser = argparse.ArgumentParser(prog="conformance explain", description=explain.__doc__)
     parser.add_argument("check", help="a check or a clause")
-    wanted = parser.parse_args(argv).check
-    found = [(check, function) for check, function in plugin.checks(SUITE) if wanted in (check.slug, check.clause)]
+    _add_protocol(parser)
+    arguments = parser.parse_args(argv)
+    suite, wanted = _suite(arguments), arguments.check
+    found = [(check, function) for check, function in plugin.checks(suite) if wanted in (check.slug, check.clause)]
     if not found:
-        raise Misused(f"no check and no clause is called {wanted}: see `list`")
+        raise Misused(f"no check and no clause of {suite.spec.protocol} is called {wanted}: see `list`")
+    house = houses.HOUSES[suite.spec.protocol]
     for check, function in found:
-        clause = SUITE.spec.clauses[check.clause]
+        clause = suite.spec.clauses[check.clause]
         print(f"{check.slug}\n  {clause.id} {clause.level.value} ({clause.section}): {clause.sentence}")
         if clause.upstream:
-            print(f"  ≠ kernelci-storage 0.2.1 {clause.upstream}")
-        for name in fault.by_clause().get(clause.id, []):
-            known = fault.faults()[name]
+            print(f"  ≠ {suite.spec.upstream} {clause.upstream}")
+        for name in house.by_clause.get(clause.id, []):
+            known = house.faults[name]
             print(f"  caught in the self-test: {name}: {(sys.modules[known.server.__module__].__doc__ or '').strip()}")
         print("\n" + inspect.getsource(function))
     return Exit.CONFORMANT
@@ -297,13 +337,15 @@ def matrix(argv: Sequence[str]) -> int:
     """Clause -> checks -> faults -> places in the code that name the clause."""
     parser = argparse.ArgumentParser(prog="conformance matrix", description=matrix.__doc__)
     parser.add_argument("--code", type=Path, action="append", default=[], help="a file or folder of the server")
+    _add_protocol(parser)
     arguments = parser.parse_args(argv)
+    suite = _suite(arguments)
     sources = [
         path for given in arguments.code for path in ([given] if given.is_file() else sorted(given.rglob("*.py")))
     ]
     lines = [(path, path.read_text(encoding="utf-8").splitlines()) for path in sources]
-    faults = fault.by_clause()
-    for clause in SUITE.spec.clauses.values():
+    faults = houses.HOUSES[suite.spec.protocol].by_clause
+    for clause in suite.spec.clauses.values():
         print(f"{clause.id} {clause.level.value} {clause.sentence}")
         print(f"  checks  {', '.join(clause.checks) or 'none: ' + clause.excluded}")
         print(f"  faults  {', '.join(faults.get(clause.id, [])) or 'none'}")
@@ -325,23 +367,28 @@ def diff(argv: Sequence[str]) -> int:
 
 
 def protocol(argv: Sequence[str]) -> int:
-    """Prints PROTOCOL.md, generated from the table of clauses."""
-    argparse.ArgumentParser(prog="conformance protocol", description=protocol.__doc__).parse_args(argv)
-    print(spec.page([SUITE.spec]), end="")
+    """Prints PROTOCOL-….md, generated from the table of clauses."""
+    parser = argparse.ArgumentParser(prog="conformance protocol", description=protocol.__doc__)
+    _add_protocol(parser)
+    print(spec.page(_suite(parser.parse_args(argv)).spec), end="")
     return Exit.CONFORMANT
 
 
 def freeze(argv: Sequence[str]) -> int:
     """Prints a frozen requirement set of the clauses of today."""
-    argparse.ArgumentParser(prog="conformance freeze", description=freeze.__doc__).parse_args(argv)
-    print(spec.freeze(SUITE.spec), end="")
+    parser = argparse.ArgumentParser(prog="conformance freeze", description=freeze.__doc__)
+    _add_protocol(parser)
+    print(spec.freeze(_suite(parser.parse_args(argv)).spec), end="")
     return Exit.CONFORMANT
 
 
 def selftest(argv: Sequence[str]) -> int:
     """Proves that the suite catches every fault and blames no right server."""
     parser = argparse.ArgumentParser(prog="conformance selftest", description=selftest.__doc__)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="processes (one a processor)")
+    parser.add_argument("--protocol", choices=sorted(protocols.SUITES), help="of one protocol (all)")
+    parser.add_argument(
+        "--jobs", type=int, default=(os.cpu_count() or 2) + 1, help="processes (one more than processors)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="some proofs, * allowed")
     parser.add_argument("--stability", type=int, default=1, metavar="N", help="runs of the reference in a row (1)")

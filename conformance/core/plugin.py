@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
@@ -27,6 +27,7 @@ from conformance.core.verdict import Failure, Level, NotJudged, Result, Unsuppor
 from conformance.core.wire import Connection, Target, Unreachable, WireError
 
 CONFIGURATION = Path(__file__).with_name("inner.ini")
+_PLUGINS_OFF = ("terminal", "cacheprovider", "faulthandler", "unraisableexception")  # the last one collects garbage
 _LEAKS = ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_CURRENT_TEST")
 
 # What the protocol says, for a server that is not configured otherwise: seconds, bytes and files.
@@ -41,6 +42,7 @@ class Options:
     target: Target
     secrets: Mapping[str, str] = field(default_factory=dict)  # name of the input -> secret value
     inputs: Mapping[str, str] = field(default_factory=dict)  # other inputs, by name
+    storages: tuple[str, ...] = ()  # folders of the server on this host
     levers: Mapping[str, str] = field(default_factory=dict)  # name -> shell command
     capabilities: Mapping[str, str] = field(default_factory=dict)  # name -> "on" or "off", as declared
     required: tuple[str, ...] = ()  # capabilities that must be there
@@ -110,28 +112,54 @@ class Client(Protocol):
     def close(self) -> None: ...
 
 
+def _by_value(options: Options) -> Iterable[tuple[str, str]]:
+    return [(name.upper(), value) for name, value in options.secrets.items()]
+
+
 @dataclass(frozen=True)
 class Suite:
-    """One protocol: its table, its checks, its client and how its capabilities are found."""
+    """One protocol: its table, its checks, its client, what can be given, and how its capabilities are found."""
 
     spec: Spec
-    folder: Path
+    folders: tuple[Path, ...]
     client: Callable[[Run, Check, Transcript, int], Client]
     probe: Callable[[Run], dict[str, Capability]]
+    secrets: tuple[str, ...]  # names of what is given by an environment variable
+    inputs: tuple[str, ...]  # names of what else is given
+    capabilities: tuple[str, ...]
+    hidden: Callable[[Options], Iterable[tuple[str, str]]] = _by_value  # what no report may show, and its name there
+
+    def check_of(self, function: Any) -> Optional[Check]:
+        """The check that a function is, with its clause; None for what is no check of this protocol."""
+        found = check_of(function)
+        if found is None or found.clause:
+            return found
+        clause = self.spec.of_check(found.slug)
+        return None if clause is None else replace(found, clause=clause.id)
 
 
 def _function(item: pytest.Item) -> Any:
     return getattr(item, "function", None)
 
 
-def _check(item: pytest.Item) -> Check:
-    found = check_of(_function(item))
-    assert found is not None
-    return found
+class _Names:
+    """The names that tests have for their client. `pytest_pyfunc_call` hands the real one over."""
+
+    @pytest.fixture
+    def kci(self) -> None:
+        """The client of the KernelCI protocol."""
+
+    @pytest.fixture
+    def stor(self) -> None:
+        """The client of the Stor protocol."""
+
+    @pytest.fixture
+    def web(self) -> None:
+        """The client of a shared check, whatever the protocol."""
 
 
 @dataclass(eq=False)  # a plugin is known by its identity
-class Judge:
+class Judge(_Names):
     """The pytest plugin. It selects checks, runs each, and keeps the verdicts; pytest itself reports nothing."""
 
     run: Run
@@ -141,23 +169,25 @@ class Judge:
     _early: dict[str, Future[Result]] = field(default_factory=dict)
     _pool: Optional[ThreadPoolExecutor] = None
 
-    @pytest.fixture
-    def kci(self) -> None:
-        """Only a name for pytest: `pytest_pyfunc_call` hands the real client over."""
+    def _check(self, item: pytest.Item) -> Check:
+        found = self.suite.check_of(_function(item))
+        assert found is not None
+        return found
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if self._selected(check_of(getattr(item, "function", None)))]
+        items[:] = [item for item in items if self._selected(self.suite.check_of(_function(item)))]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        slow = [item for item in session.items if _check(item).slow]
+        slow = [item for item in session.items if self._check(item).slow]
         if slow and not session.config.option.collectonly:
             self._pool = ThreadPoolExecutor(max_workers=len(slow))
-            self._early = {_check(i).slug: self._pool.submit(self._judged, _check(i), _function(i)) for i in slow}
+            known = [(self._check(item), _function(item)) for item in slow]
+            self._early = {check.slug: self._pool.submit(self._judged, check, call) for check, call in known}
         # What waits half a minute is asked for last, and then what no other check must see.
-        session.items.sort(key=lambda item: (_check(item).alone, _check(item).slow))
+        session.items.sort(key=lambda item: (self._check(item).alone, self._check(item).slow))
 
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> bool:
-        check = _check(pyfuncitem)
+        check = self._check(pyfuncitem)
         early = self._early.get(check.slug)
         result = early.result() if early is not None else self._judged(check, _function(pyfuncitem))
         self.run.results.append(result)
@@ -275,26 +305,22 @@ def _sealed() -> Iterator[None]:
 
 
 def _pytest(suite: Suite, plugin: object, extra: Sequence[str]) -> int:
-    arguments = ["-c", str(CONFIGURATION), f"--rootdir={suite.folder}", "--noconftest", "--import-mode=importlib"]
-    arguments += [
-        "-p",
-        "no:terminal",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:faulthandler",
-        "--assert=plain",
-        "--capture=no",
-        *extra,
+    arguments = [
+        "-c",
+        str(CONFIGURATION),
+        f"--rootdir={CONFIGURATION.parent.parent}",
+        "--noconftest",
+        "--import-mode=importlib",
     ]
+    arguments += [f"-pno:{name}" for name in _PLUGINS_OFF]
+    arguments += ["--assert=plain", "--capture=no", *extra]
     with _sealed():
-        return int(pytest.main([*arguments, str(suite.folder)], plugins=[plugin]))
+        return int(pytest.main([*arguments, *map(str, suite.folders)], plugins=[plugin]))
 
 
 def execute(suite: Suite, options: Options, progress: Callable[[Result], None], *, preflight: bool = True) -> Run:
     """Runs the selected checks. `run.died` tells that the target could not be reached, or went away."""
-    redact = Redactor((name.upper(), value) for name, value in options.secrets.items())
-    run = Run(options, suite.spec, Patience(options.patience), redact)
+    run = Run(options, suite.spec, Patience(options.patience), Redactor(suite.hidden(options)))
     started = time.monotonic()
     if preflight and not run.alive():
         run.died = True
@@ -308,22 +334,20 @@ def execute(suite: Suite, options: Options, progress: Callable[[Result], None], 
     return run
 
 
-class _Collector:
+class _Collector(_Names):
     """Keeps the checks that pytest finds."""
 
-    def __init__(self) -> None:
+    def __init__(self, suite: Suite) -> None:
+        self._suite = suite
         self.found: list[tuple[Check, Any]] = []
 
-    @pytest.fixture
-    def kci(self) -> None:
-        """Only a name for pytest."""
-
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        self.found = [(_check(item), _function(item)) for item in items if check_of(_function(item)) is not None]
+        known = ((self._suite.check_of(_function(item)), _function(item)) for item in items)
+        self.found = [(check, function) for check, function in known if check is not None]
 
 
 def checks(suite: Suite) -> list[tuple[Check, Any]]:
     """All checks of a suite with their functions, in the order of the files."""
-    collector = _Collector()
+    collector = _Collector(suite)
     _pytest(suite, collector, ["--collect-only"])
     return collector.found

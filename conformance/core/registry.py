@@ -1,4 +1,8 @@
-"""How a test says what it checks: `@clause("DL-05c", "range.suffix.clamped")`."""
+"""How a test says what it checks: `@clause("DL-05c", "range.suffix.clamped")`.
+
+A check that several protocols share says only its name, `@shared("range.closed")`: it belongs to a protocol when a
+clause in the table of that protocol names it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ class Check:
     """What is known of a check before it runs. Its level stands in the table of clauses and nowhere else."""
 
     slug: str
-    clause: str
+    clause: str  # "" for a shared one, until a protocol takes it
     doc: str
     writes: bool = True  # the profile `readonly` leaves it out
     slow: bool = False  # over 5 s by nature; only in the profile `full`, and beside the others
@@ -22,7 +26,7 @@ class Check:
     needs: tuple[str, ...] = ()  # capabilities
 
 
-_CHECKS: dict[str, Check] = {}
+_CHECKS: dict[tuple[str, str], Check] = {}  # by folder and slug
 
 
 def clause(
@@ -40,14 +44,18 @@ def clause(
     def mark(function: Function) -> Function:
         doc = (function.__doc__ or "").strip()
         check = Check(slug, identifier, doc, writes, slow, direct, alone, needs)
-        known = _CHECKS.get(slug)
-        if known is not None and known != check:
+        key = (function.__module__.rpartition(".")[0], slug)
+        if _CHECKS.setdefault(key, check) != check:
             raise ValueError(f"two checks are called {slug}")
-        _CHECKS[slug] = check
         vars(function)["conformance_check"] = check
         return function
 
     return mark
+
+
+def shared(slug: str, *, writes: bool = True, direct: bool = False) -> Callable[[Function], Function]:
+    """Marks a test as a check of every protocol whose table names it."""
+    return clause("", slug, writes=writes, direct=direct)
 
 
 def check_of(function: Any) -> Optional[Check]:

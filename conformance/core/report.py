@@ -72,6 +72,7 @@ def build(run: Run, code: Exit, stale: list[str], requirements: str) -> Report:
             "version": VERSION,
             "protocol": run.spec.protocol,
             "title": run.spec.title,
+            "upstream": run.spec.upstream,
             "requirements": requirements,
         },
         "target": {"url": options.target.origin + options.target.prefix, "server": run.redact(run.server)},
@@ -201,7 +202,8 @@ def _failures(report: Report, *, colour: bool) -> Iterator[str]:
             for name in ("sent", "allowed", "came", "curl"):
                 first = (failure[name].strip() or "nothing").splitlines()[0]
                 yield f"    {'again' if name == 'curl' else name:8} {first[:300]}"
-            yield f"    replay   python -m conformance replay {row['id']} {report['target']['url']} …"
+            again = f"replay {row['id']} {report['target']['url']} --protocol {report['suite']['protocol']} …"
+            yield f"    replay   python -m conformance {again}"
         yield ""
 
 
@@ -325,9 +327,10 @@ def _excluded(row: Report) -> str:
     return f"<li><b>{row['clause']}</b> {_prose(row['sentence'])} {reason}</li>"
 
 
-def _finding(row: Report) -> str:
+def _finding(row: Report, upstream_name: str) -> str:
     failure = row["failure"] or {"sent": "", "allowed": "", "came": row["reason"], "curl": "", "transcript": []}
-    upstream = f"<p class=quiet>kernelci-storage 0.2.1 {html.escape(row['upstream'])}.</p>" if row["upstream"] else ""
+    deviation = html.escape(f"{upstream_name} {row['upstream']}.")
+    upstream = f"<p class=quiet>{deviation}</p>" if row["upstream"] else ""
     excused = " · excused by the baseline" if row["excused"] else ""
     facts = "".join(
         f"<dt>{name}</dt><dd><pre>{html.escape(str(failure[key]))}</pre></dd>"
@@ -368,10 +371,11 @@ def page(report: Report) -> str:
     text = TEMPLATE.read_text(encoding="utf-8")
     for name, value in values.items():
         text = text.replace("{{" + name + "}}", html.escape(str(value)))
+    upstream = report["suite"].get("upstream", "upstream")
     parts = {
         "counts": "".join(_count(word.value, report["counts"][word.value]) for word in ORDER),
         "sections": "".join(_tile(section, rows) for section, rows in _sections(report)),
-        "findings": "".join(_finding(row) for row in _findings(report)) or "<p class=quiet>None.</p>",
+        "findings": "".join(_finding(row, upstream) for row in _findings(report)) or "<p class=quiet>None.</p>",
         "silent": _silent(report),
         "tables": "".join(_table(section, rows) for section, rows in _sections(report)),
         "excluded": "".join(_excluded(row) for row in report["excluded"]),

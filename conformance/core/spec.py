@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Optional
 
@@ -40,6 +42,7 @@ class Clause:
 class Spec:
     protocol: str
     title: str
+    upstream: str  # the server that is deployed, whose deviations the clauses name
     clauses: dict[str, Clause]
 
     def of_check(self, slug: str) -> Optional[Clause]:
@@ -56,21 +59,38 @@ def _clause(row: dict[str, Any]) -> Clause:
     return Clause(**values)
 
 
+def _read(path: Path) -> tuple[dict[str, Any], list[Clause]]:
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    return data, [_clause(row) for row in data["clause"]]
+
+
+def _taken(wanted: dict[str, list[str]]) -> Iterator[Clause]:
+    """Clauses of other protocols that hold here word for word: ids by protocol, * allowed. Raises ValueError."""
+    for protocol, patterns in wanted.items():
+        _, known = _read(FOLDER / f"{protocol}.toml")
+        for pattern in patterns:
+            found = [clause for clause in known if fnmatchcase(clause.id, pattern) and clause.checks]
+            if not found:
+                raise ValueError(f"{protocol} has no clause {pattern}")
+            yield from (replace(clause, upstream="") for clause in found)
+
+
 def load(path: Path) -> Spec:
     """Raises ValueError for an unknown key, a repeated id, or a clause with neither checks nor a reason."""
-    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    data, own = _read(path)
     clauses: dict[str, Clause] = {}
-    for row in data["clause"]:
-        clause = _clause(row)
+    for clause in [*own, *_taken(data.get("taken", {}))]:
         if clause.id in clauses:
             raise ValueError(f"{path.name}: {clause.id} is there twice")
         clauses[clause.id] = clause
-    return Spec(data["protocol"], data["title"], clauses)
+    return Spec(data["protocol"], data["title"], data["upstream"], clauses)
 
 
-def frozen(name: str) -> dict[str, Level]:
-    """A frozen requirement set: clause id -> level. Raises FileNotFoundError."""
+def frozen(name: str, protocol: str) -> dict[str, Level]:
+    """A frozen requirement set: clause id -> level. Raises FileNotFoundError, ValueError for another protocol."""
     data = tomllib.loads((FOLDER / "frozen" / f"{name}.toml").read_text(encoding="utf-8"))
+    if data["protocol"] != protocol:
+        raise ValueError(f"the set {name} is one of the protocol {data['protocol']}")
     return {key: Level(level) for key, level in data["clauses"].items()}
 
 
@@ -84,7 +104,7 @@ def _legend(spec: Spec) -> str:
     judged = sum(1 for clause in spec.clauses.values() if clause.checks)
     return (
         f"{len(spec.clauses)} clauses, {judged} of them judged from outside. Ids are never reused. **≠** marks what "
-        "the Rust server kernelci-storage 0.2.1 does otherwise; it is a known deviation, never a reason to copy it."
+        f"{spec.upstream} does otherwise; it is a known deviation, never a reason to copy it."
     )
 
 
@@ -96,16 +116,15 @@ def _row(clause: Clause) -> str:
     return f"| {clause.id} | {clause.level.value} | {rule} | {checks} |"
 
 
-def page(specs: list[Spec]) -> str:
-    """PROTOCOL.md: the human form of the tables."""
-    out = ["<!-- Generated from conformance/spec by `python -m conformance protocol`; edit the tables. -->", ""]
-    for spec in specs:
-        out += [f"# {spec.title}", "", _legend(spec), ""]
-        section = ""
-        for clause in spec.clauses.values():
-            if clause.section != section:
-                section = clause.section
-                out += ["", f"## {section}", "", "| clause | level | rule | checks |", "|---|---|---|---|"]
-            out.append(_row(clause))
-        out.append("")
-    return "\n".join(out)
+def page(spec: Spec) -> str:
+    """PROTOCOL-….md: the human form of the table."""
+    again = f"python -m conformance protocol --protocol {spec.protocol}"
+    out = [f"<!-- Generated from conformance/spec by `{again}`; edit the tables. -->", ""]
+    out += [f"# {spec.title}", "", _legend(spec), ""]
+    section = ""
+    for clause in spec.clauses.values():
+        if clause.section != section:
+            section = clause.section
+            out += ["", f"## {section}", "", "| clause | level | rule | checks |", "|---|---|---|---|"]
+        out.append(_row(clause))
+    return "\n".join([*out, ""])

@@ -14,11 +14,15 @@ from typing import NamedTuple, Optional
 SHOWN_BYTES = 2048  # of one event in a report; the rest is given by length and digest
 KEPT_BYTES = 64 * 1024  # of one event in memory: a transcript never holds a 16 MiB body
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")  # {" in base64, which begins every token
-_QUOTED_SECRET = re.compile(r"\$(TOKEN|LIMITED|EXPIRED|SECRET)\b")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{8,}={0,2}")
+_QUOTED_SECRET = re.compile(r"\$(TOKEN|LIMITED|EXPIRED|SECRET|BASIC(?:64)?)\b")
 
 
 class Redactor:
-    """Replaces secrets by value wherever they stand, and whatever looks like a JWT. Safe to share between threads."""
+    """Replaces secrets by value wherever they stand, and whatever looks like a JWT. Safe to share between threads.
+
+    What holds a secret when it is read as base64, such as wrong credentials with the right password, goes too.
+    """
 
     def __init__(self, secrets: Iterable[tuple[str, str]]) -> None:
         # Longest first: a secret that contains another must go whole.
@@ -27,7 +31,12 @@ class Redactor:
     def __call__(self, text: str) -> str:
         for name, value in self._secrets:
             text = text.replace(value, f"${name}")
-        return _JWT.sub("$JWT", text)
+        return _JWT.sub("$JWT", _BASE64.sub(self._without_secret, text))
+
+    def _without_secret(self, match: re.Match[str]) -> str:
+        bare = match[0].rstrip("=")
+        raw = base64.b64decode(bare[: len(bare) - (len(bare) % 4 == 1)] + "=" * (-len(bare) % 4 % 3))
+        return "$HIDDEN" if any(value.encode() in raw for _, value in self._secrets) else match[0]
 
 
 class Event(NamedTuple):
@@ -45,6 +54,12 @@ class Event(NamedTuple):
         if self.length > SHOWN_BYTES:
             shown += f"\n… {self.length} bytes in all, sha256 {self.sha256}"
         return shown
+
+
+def _escaped(data: bytes) -> str:
+    """For `printf %b`: text stays text, so that a secret in it is seen and hidden."""
+    known = {92: "\\\\", 13: "\\r", 10: "\\n"}
+    return "".join(known.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\0{byte:03o}") for byte in data)
 
 
 def _piped(data: bytes) -> str:
@@ -68,10 +83,11 @@ def _curl(base: str, data: bytes) -> str:
         or any(c != ":" for _, c, _ in fields)
     ):
         # A request that curl would mend on its way is sent as raw bytes.
-        return f"({_piped(data)}; sleep 2) | curl -sN --max-time 20 {shlex.quote('telnet://' + base.split('//', 1)[1])}"
+        sent = f"printf %b {shlex.quote(_escaped(head + blank))}" + (f"; {_piped(body)}" if body else "")
+        return f"({sent}; sleep 2) | curl -sN --max-time 20 {shlex.quote('telnet://' + base.split('//', 1)[1])}"
     options = [f"-X {shlex.quote(words[0])}"] if words[0] != "HEAD" else ["-I"]
     for name, _, value in fields:
-        if name.lower() == "content-length" and int(value) == len(body):
+        if name.lower() == "content-length" and value.strip() == str(len(body)):
             continue
         # curl reads `Name:` as "leave this header out" and `Name;` as "send it empty".
         options.append("-H " + shlex.quote(f"{name}: {value.strip()}" if value.strip() else f"{name};"))
@@ -79,6 +95,11 @@ def _curl(base: str, data: bytes) -> str:
         options.append("--data-binary @-")
     line = f"curl -sS -i --max-time 20 --path-as-is {' '.join(options)} {shlex.quote(base + words[1])}"
     return f"{_piped(body)} | {line}" if body else line
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    value = '$(printf %s "$BASIC" | base64)' if match[1] == "BASIC64" else match[0]
+    return f"""'"{value}"'"""
 
 
 @dataclass
@@ -112,4 +133,4 @@ class Transcript:
         if len(data) > KEPT_BYTES:
             return f"# the request has {len(data)} bytes: use `replay`"
         # The name of a secret stands inside single quotes, where a shell would not look it up.
-        return _QUOTED_SECRET.sub(r"""'"$\1"'""", redact(_curl(base, data)))
+        return _QUOTED_SECRET.sub(_unquoted, redact(_curl(base, data)))

@@ -71,4 +71,14 @@ def probe(run: Run) -> dict[str, Capability]:
     return found
 
 
-SUITE = Suite(spec.load(spec.FOLDER / "kernelci.toml"), Path(__file__).parent, Client, probe)
+HERE = Path(__file__).parent
+
+SUITE = Suite(
+    spec=spec.load(spec.FOLDER / "kernelci.toml"),
+    folders=(HERE, HERE.parent / "web"),
+    client=Client,
+    probe=probe,
+    secrets=("token", "limited", "expired", "secret"),
+    inputs=("limited_prefix", "blocked_address", "challenge_agent"),
+    capabilities=(*_PROBES, *_DECLARED, "direct"),
+)

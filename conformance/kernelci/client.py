@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 from urllib.parse import quote
 
 from conformance.core import expect, poll
 from conformance.core.history import History
-from conformance.core.plugin import Run
-from conformance.core.registry import Check
-from conformance.core.transcript import Transcript
 from conformance.core.verdict import DependencyFailed, Untestable
-from conformance.core.wire import Connection, Headers, Response, head_bytes
+from conformance.core.wire import Connection, Headers, Response
 from conformance.kernelci import tokens
+from conformance.web import client as web
+from conformance.web.client import HALF, Held, Refusal, Storing, Unread, named, payload
 
 BOUNDARY = "conformance-7MA4YWxkTrZu0gW"
-SAMPLE = random.Random(9110).randbytes(1287)  # not periodic: a wrong offset shows
-HALF = 1 << 20  # what a held upload has sent: more than a server keeps in one buffer
 
 
 class Part(NamedTuple):
@@ -60,105 +54,24 @@ def form(*parts: Part) -> bytes:
 FORM_TYPE = ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
 
 
-def payload(label: str, size: int) -> bytes:
-    """Bytes that are the label's own at every offset, the label in front: a mix of two payloads is neither of them."""
-    return (label.encode() + b"\n" + random.Random(label).randbytes(size))[:size]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An object that is known to be there, and how the server described it."""
-
-    path: str  # as it stands in a request line
-    data: bytes
-    response: Response
-
-    @property
-    def etag(self) -> str:
-        return self._built_on("ETag")
-
-    @property
-    def modified(self) -> str:
-        return self._built_on("Last-Modified")
-
-    def _built_on(self, name: str) -> str:
-        """A header that another check judges (DL-02e, DL-02f)."""
-        values = self.response.all(name)
-        if len(values) != 1:
-            raise DependencyFailed(f"this check builds on one {name}; there are {len(values)}")
-        return values[0]
-
-
-class Held:
-    """An upload whose body is half sent: its gate opens with `open`."""
-
-    def __init__(self, connection: Connection, rest: bytes, content: bytes) -> None:
-        self.connection = connection
-        self.content = content
-        self._rest = rest
-        self.reader: Optional[Connection] = None  # a download of the key that waits, once the lock has shown
-        self.begun = History.now()
-
-    def shows(self) -> bool:
-        """Whether the lock is held as far as can be seen: its witness still waits, or there never was one."""
-        return self.reader is None or not self.reader.answered_within(0)
-
-    def trickle(self) -> None:
-        """Sends one byte more, so that the upload is slow and not idle."""
-        self.connection.send(self._rest[:1], opening=False)
-        self._rest = self._rest[1:]
-
-    def open(self) -> Response:
-        """Sends the other half and gives the answer of the upload."""
-        self.connection.send(self._rest, opening=False)
-        return self.connection.receive("POST")
-
-
-def named(headers: dict[str, str]) -> list[tuple[str, str]]:
-    return [(name.replace("_", "-").title(), value) for name, value in headers.items()]
-
-
 def path_of(key: str) -> str:
     """The request path of a key: percent-encoded once, / kept."""
     return "/" + quote(key, safe="/")
 
 
-class Client:
-    """One check's view of the server. Connections it opened are closed at the end of the check.
+class Client(web.Client):
+    """The shared client, and tokens, keys, forms and locks. Everything is written under a folder of its own."""
 
-    Everything is written under a folder of its own; nothing needs to be deleted. Methods may be called from several
-    threads, a Connection only from one.
-    """
-
-    def __init__(self, run: Run, check: Check, transcript: Transcript, attempt: int) -> None:
-        self.run = run
-        self.patience = run.patience
-        self.transcript = transcript
-        name = check.slug if attempt == 1 else f"{check.slug}.{attempt}"
-        self.folder = f"{run.options.namespace}/{name}"
-        self._open: list[Connection] = []
-
-    def close(self) -> None:
-        for connection in self._open:
-            connection.close()
+    routes = ("/", "/robots.txt", "/favicon.ico", "/metrics", "/v1/checkauth", "/no/such/object")
+    wrong_methods = (("GET", "/upload"), ("GET", "/v1/file"), ("POST", "/v1/checkauth"), ("DELETE", "/metrics"))
+    refusal = Refusal("GET", "/v1/checkauth", 401)
+    not_an_object = "/%00"
 
     # ------------------------------------------------------------------------------------------------- inputs
 
     @property
     def token(self) -> str:
         return self.secret("token", "a write token (--token-env)")
-
-    def secret(self, name: str, what: str) -> str:
-        value = self.run.options.secrets.get(name)
-        if not value:
-            raise Untestable(f"needs {what}")
-        return value
-
-    def given(self, name: str, option: str) -> str:
-        value = self.run.options.inputs.get(name)
-        if not value:
-            raise Untestable(f"needs {option}")
-        return value
 
     def minted(self, claims: Mapping[str, object], algorithm: str = "HS256") -> str:
         """A token signed with the server's secret, where that was given."""
@@ -170,34 +83,6 @@ class Client:
             return str(tokens.claims_of(self.token)["email"])
         except (ValueError, KeyError, IndexError):
             raise Untestable("the write token is no JWT with an email: nothing can be said of its user") from None
-
-    # -------------------------------------------------------------------------------------------------- words
-
-    def connection(self, receive_buffer: Optional[int] = None) -> Connection:
-        made = self.run.connect(self.transcript, receive_buffer)
-        self._open.append(made)
-        return made
-
-    def head(self, method: str, path: str, headers: Headers = (), version: str = "HTTP/1.1") -> bytes:
-        """A request head with Host and a User-Agent, unless `headers` has its own."""
-        names = {name.lower() for name, _ in headers}
-        usual = [("Host", self.run.options.target.authority), ("User-Agent", "kcistorage-conformance")]
-        lines = [pair for pair in usual if pair[0].lower() not in names] + list(headers)
-        return head_bytes(method, self.run.options.target.prefix + path, lines, version)
-
-    def request(self, method: str, path: str, headers: Headers = (), body: Optional[bytes] = None) -> Response:
-        """One exchange on a connection of its own. `path` stands in the request line as it is."""
-        connection = self.connection()
-        sized = [*headers] if body is None else [*headers, ("Content-Length", str(len(body)))]
-        try:
-            connection.send(self.head(method, path, sized) + (body or b""))
-            return connection.receive(method)
-        finally:
-            connection.close()
-
-    def get(self, path: str, **headers: str) -> Response:
-        """GET; keyword names are header names with _ for -."""
-        return self.request("GET", path, named(headers))
 
     def authorised(self, token: Optional[str] = None) -> tuple[str, str]:
         return ("Authorization", f"Bearer {self.token if token is None else token}")
@@ -227,26 +112,29 @@ class Client:
             raise DependencyFailed(f"the upload this check builds on was answered {expect.describe(response)}")
         return key
 
-    def place(self, name: str = "sample.bin", data: bytes = SAMPLE) -> str:
-        """The path of an object that is there: uploaded now, or the one that was named for a `readonly` run."""
-        if self.run.options.profile != "readonly":
-            return path_of(self.stored(self.key(name), data))
-        if not self.run.options.objects:
-            raise Untestable("needs --object PATH: this run writes nothing")
-        return self.run.options.objects[0]
+    def storing(self, name: str) -> Storing:
+        """A form that every server which misreads its framing would store: only the framing can be wrong."""
+        content = f"the content of {name}".encode()
+        body = form(field("path", self.folder), file(name, content))
 
-    def sample(self, name: str = "sample.bin", data: bytes = SAMPLE) -> Sample:
-        """An object with the bytes and headers the server gives for it."""
-        path = self.place(name, data)
-        response = self.get(path)
-        if response.status != 200:
-            raise DependencyFailed(f"the object this check builds on was answered {expect.describe(response)}")
-        if self.run.options.profile == "readonly":
-            if not 16 <= len(response.body) <= 8 * HALF:
-                raise Untestable(f"needs --object PATH of 16 bytes to 8 MiB; this one has {len(response.body)}")
-        elif response.body != data:
-            raise DependencyFailed("the object this check builds on came back otherwise than it was sent")
-        return Sample(path, response.body, response)
+        def head(framing: Headers) -> bytes:
+            return self.head("POST", "/v1/file", [self.authorised(), FORM_TYPE, *framing])
+
+        return Storing(path_of(self.key(name)), content, body, head, 200)
+
+    def stored_as(self, name: str, data: bytes) -> str:
+        return path_of(self.stored(self.key(name), data))
+
+    def missing(self) -> str:
+        return path_of(self.key("missing"))
+
+    def unread(self) -> Sequence[Unread]:
+        return (
+            Unread("an upload without a token", "POST", "/v1/file", (), (401,)),
+            Unread("a POST to a path without a route", "POST", "/no/such/route", (), (404, 405)),
+            Unread("a GET with content", "GET", "/", (), (200, 400)),
+            Unread("a GET of nothing with content", "GET", "/no/such/object", (), (404, 400)),
+        )
 
     def has(self, key: str, data: bytes, context: str = "") -> Response:
         """Expects the object to be there with these bytes."""
@@ -315,21 +203,3 @@ class Client:
             held.connection.close()
             if held.reader is not None:
                 held.reader.close()
-
-    def together(self, *calls: Callable[[], None]) -> None:
-        """Runs calls in threads and raises the first failure."""
-        errors: list[BaseException] = []
-
-        def guarded(call: Callable[[], None]) -> None:
-            try:
-                call()
-            except BaseException as error:  # noqa: BLE001 - raised again below, in the thread of the check
-                errors.append(error)
-
-        threads = [threading.Thread(target=guarded, args=(call,), daemon=True) for call in calls]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]

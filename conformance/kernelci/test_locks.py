@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Callable, Optional
 
 from conformance.core import expect, linearize, lockmodel, poll
 from conformance.core.history import FOREVER, NOTHING, History
 from conformance.core.lockmodel import Answered, Hold
 from conformance.core.registry import clause
-from conformance.core.verdict import Untestable
 from conformance.core.wire import Connection, Response, WireError
-from conformance.kernelci.client import FORM_TYPE, HALF, Client, Held, field, file, form, path_of, payload
+from conformance.kernelci.client import FORM_TYPE, Client, field, file, form, path_of
+from conformance.web.client import HALF, Held, payload
 
 ROUNDS = 3  # of a probe whose hold did not show long enough
 CLIENTS, OPERATIONS, KEYS = 8, 200, 5
@@ -331,14 +330,9 @@ def test_linearizable(kci: Client) -> None:
 @clause("UP-08e", "atomic.survives-restart", alone=True)
 def test_survives_restart(kci: Client) -> None:
     """Answered 200, killed at once, started again by the lever."""
-    command = kci.run.options.levers.get("restart")
-    if not command:
-        raise Untestable("needs --lever restart=COMMAND (kill -9, start again, return when it answers)")
+    kci.lever("restart")
     data = payload("durable", 300_000)
     keys = [kci.stored(kci.key(f"{number}.bin"), data) for number in range(5)]
-    done = subprocess.run(command, shell=True, capture_output=True, timeout=120, check=False)
-    if done.returncode:
-        raise Untestable(f"the lever restart ended with {done.returncode}: {done.stderr.decode()[-200:]}")
-    kci.patience.eventually("answer", lambda: kci.run.alive() or None, "the server after its restart")
+    kci.restart()
     for key in keys:
         kci.has(key, data, "after the restart")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from conformance.core import expect
 from conformance.core.registry import clause
-from conformance.core.verdict import Unsupported, Untestable
+from conformance.core.verdict import Unsupported
 from conformance.core.wire import Response
 from conformance.kernelci import tokens
 from conformance.kernelci.client import Client
 
-ROUTES = ("/", "/robots.txt", "/favicon.ico", "/metrics", "/v1/checkauth", "/no/such/object")
 CRAWLERS = (
     "Mozilla/5.0 (compatible; GPTBot/1.2; +https://openai.com/gptbot)",
     "CCBot/2.0 (https://commoncrawl.org/faq/)",
@@ -29,51 +26,6 @@ def test_banner(kci: Client) -> None:
     expect.that(any(one in response.text for one in banners), " or ".join(banners), response.text[:120])
     expect.equal(expect.media_type(response)[0].split("/")[0], "text", "the type of the banner")
     expect.status(kci.get("/no/such/object"), 404, context="the banner is nowhere else")
-
-
-@clause("ST-01b", "status.head", writes=False)
-def test_head(kci: Client) -> None:
-    """HEAD has the status of GET on every GET route and leaves the connection in order."""
-    expect.status(kci.get("/no/such/object"), 404, context="GET of a missing object")
-    connection = kci.connection()
-    for route in ROUTES:
-        allowed = kci.get(route).status
-        connection.send(kci.head("HEAD", route))
-        response = connection.receive("HEAD")
-        expect.status(response, allowed, context=f"HEAD {route}")
-        if response.closes:
-            connection = kci.connection()
-    connection.send(kci.head("GET", "/"))
-    expect.status(connection.receive(), 200, context="GET / after the HEADs: none of them had content")
-
-
-def _wrong_methods(kci: Client) -> list[Response]:
-    pairs = (("GET", "/upload"), ("GET", "/v1/file"), ("POST", "/v1/checkauth"), ("DELETE", "/metrics"))
-    return [kci.request(method, path, body=b"" if method == "POST" else None) for method, path in pairs]
-
-
-@clause("ST-02a", "method.wrong", writes=False)
-def test_wrong_method(kci: Client) -> None:
-    """A route asked with another method."""
-    for response in _wrong_methods(kci):
-        expect.status(response, 405)
-
-
-@clause("ST-02b", "method.allow", writes=False)
-def test_allow(kci: Client) -> None:
-    """Every 405 has an Allow that does not hold the method that was refused."""
-    refused = [response for response in _wrong_methods(kci) if response.status == 405]
-    if not refused:
-        raise Untestable("no wrong method is answered 405")
-    for response in refused:
-        methods = [word.strip() for word in expect.header(response, "Allow").split(",")]
-        expect.that(all(re.fullmatch(r"[A-Z]+", word) for word in methods), "a list of methods", methods)
-
-
-@clause("ST-02c", "method.unknown", writes=False)
-def test_unknown_method(kci: Client) -> None:
-    """A method no route has."""
-    expect.status(kci.request("BREW", "/"), 501)
 
 
 @clause("ST-03a", "status.robots", writes=False)

@@ -17,8 +17,8 @@ from conformance.kernelci.client import (
     file,
     form,
     path_of,
-    payload,
 )
+from conformance.web.client import payload
 
 # ---------------------------------------------------------------------------------------------------- what is sent
 

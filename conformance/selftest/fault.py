@@ -1,16 +1,13 @@
-"""What a faulty server is: one override of the reference, the clause it breaks, and a witness that it really does."""
+"""What a faulty server is: one override of a right one, the clause it breaks, and a witness that it really does."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from dataclasses import dataclass
-from typing import Callable
+from typing import Any, Callable
 
-from conformance.kernelci.client import Client
-from conformance.selftest.reference import Reference, Request
+from conformance.selftest.web.server import Request, WebServer
 
-Witness = Callable[[Client], object]
+Witness = Callable[[Any], object]  # of the client of the protocol
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Fault:
     """
 
     clause: str
-    server: type[Reference]
+    server: type[WebServer]
     witness: Witness
     provenance: str
     blast: tuple[str, ...] = ()
@@ -33,7 +30,7 @@ class Fault:
 class Benign:
     """A right server that is otherwise than the reference. `capabilities` are declared as an implementer would."""
 
-    server: type[Reference]
+    server: type[WebServer]
     why: str
     capabilities: tuple[tuple[str, str], ...] = ()
     warns: tuple[str, ...] = ()  # SHOULD clauses it does not meet
@@ -46,39 +43,3 @@ def with_header(request: Request, name: str, value: str) -> Request:
 
 def without(request: Request, name: str) -> Request:
     return request._replace(headers={key: value for key, value in request.headers.items() if key != name})
-
-
-def _modules(package: str) -> dict[str, object]:
-    folder = importlib.import_module(package)
-    names = [name for _, name, _ in pkgutil.iter_modules(folder.__path__)]
-    return {name: importlib.import_module(f"{package}.{name}") for name in sorted(names)}
-
-
-def faults() -> dict[str, Fault]:
-    """All faults by id."""
-    found: dict[str, Fault] = {}
-    for name, module in _modules("conformance.selftest.faults").items():
-        fault = getattr(module, "FAULT", None)
-        if not isinstance(fault, Fault):
-            raise ValueError(f"faults/{name}.py has no FAULT")
-        found[name] = fault
-    return found
-
-
-def benign() -> dict[str, Benign]:
-    """All benign variations by id."""
-    found: dict[str, Benign] = {}
-    for name, module in _modules("conformance.selftest.benign").items():
-        variation = getattr(module, "BENIGN", None)
-        if not isinstance(variation, Benign):
-            raise ValueError(f"benign/{name}.py has no BENIGN")
-        found[name] = variation
-    return found
-
-
-def by_clause() -> dict[str, list[str]]:
-    """The ids of the faults of each clause."""
-    table: dict[str, list[str]] = {}
-    for name, fault in faults().items():
-        table.setdefault(fault.clause, []).append(name)
-    return table

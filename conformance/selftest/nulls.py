@@ -58,9 +58,9 @@ def _random(sock: socket.socket) -> None:
         sock.sendall(bytes(source.randrange(256) for _ in range(200)))
 
 
-NULLS: dict[str, Handler] = {
+_KNOWN: dict[str, Handler] = {
     "always-200": _always(_answer("200 OK")),
-    "always-200-text": _always(_answer("200 OK", b"KernelCI Storage Server\n", "Content-Type: text/plain")),
+    "always-201": _always(_answer("201 Created", b'["/data"]', "Content-Type: application/json")),
     "always-400": _always(_answer("400 Bad Request", b"Bad Request\n")),
     "always-401": _always(_answer("401 Unauthorized", b"Unauthorized\n", "WWW-Authenticate: Bearer")),
     "always-404": _always(_answer("404 Not Found", b"Not Found\n")),
@@ -71,6 +71,15 @@ NULLS: dict[str, Handler] = {
     "empty-206": _always(_answer("206 Partial Content")),
     "random": _random,
 }
+
+
+SILENT = ("hang", "random")  # against which every check waits as long as it may
+
+
+def handlers(banner: str) -> dict[str, Handler]:
+    """All of them by name; one knows the banner of the protocol and answers everything with it."""
+    greeting = _answer("200 OK", f"{banner}\n".encode(), "Content-Type: text/plain")
+    return {**_KNOWN, "always-200-text": _always(greeting)}
 
 
 @contextmanager

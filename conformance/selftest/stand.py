@@ -1,7 +1,7 @@
-"""The stand: servers of the self-test, started and stopped, and what the suite is told of them.
+"""The stand: servers of the self-test, started and stopped.
 
-As a program it is the lever `restart`: `python -m conformance.selftest.stand serve FAULT PORT FOLDER` and
-`restart FAULT PORT FOLDER` (kill -9, start again, wait until it answers).
+As a program it is the lever `restart`: `python -m conformance.selftest.stand serve PROTOCOL FAULT PORT FOLDER` and
+`restart PROTOCOL FAULT PORT FOLDER` (kill -9, start again, wait until it answers).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,76 +22,40 @@ from pathlib import Path
 from typing import Any, Optional
 
 from conformance.core.plugin import Options
-from conformance.core.wire import Target
-from conformance.kernelci import tokens
-from conformance.selftest import fault
-from conformance.selftest.reference import Reference, Settings
+from conformance.selftest.house import House
+from conformance.selftest.houses import HOUSES
+from conformance.selftest.web.server import WebServer
 
 ROOT = Path(__file__).parent.parent.parent
-LIMITED, WRITER = "limited@example.org", "writer@example.org"
-
-# Short, so that what takes half a minute elsewhere takes a second here; the suite is told, as an implementer would.
-TIMINGS = {"lock_wait": 1.5, "idle": 2.0}
-LIMITS = {"upload": 4 << 30, "member": 1 << 20, "files": 1000}
-HOUSE = Settings(
-    users={LIMITED: ["/allowed"]},
-    lock_wait=TIMINGS["lock_wait"],
-    idle=TIMINGS["idle"],
-    member_limit=LIMITS["member"],
-    files_limit=LIMITS["files"],
-)
-
-
-def options(port: int, **changes: Any) -> Options:
-    """What the suite is told of a server of the stand."""
-    told = Options(
-        target=Target("http", "127.0.0.1", port),
-        secrets={
-            "token": tokens.mint(HOUSE.secret, {"email": WRITER}),
-            "limited": tokens.mint(HOUSE.secret, {"email": LIMITED}),
-            "secret": HOUSE.secret,
-        },
-        inputs={"limited_prefix": "allowed", "blocked_address": "192.0.2.7", "challenge_agent": "challenged-browser"},
-        profile="full",
-        namespace=f"selftest-{uuid.uuid4().hex[:8]}",
-        timings=TIMINGS,
-        limits=LIMITS,
-        seed=1,
-        examples=40,
-        retry=False,
-    )
-    return replace(told, **changes)
 
 
 @contextmanager
-def standing(kind: type[Reference], settings: Settings = HOUSE, **changes: Any) -> Iterator[Options]:
-    """A server in threads of this process."""
-    server = kind(settings)
-    port = server.start()
-    try:
-        yield options(port, **changes)
-    finally:
-        server.stop()
+def standing(house: House, kind: type[WebServer], **changes: Any) -> Iterator[Options]:
+    """A server in threads of this process; gives what the suite is told of it, with those changes."""
+    with tempfile.TemporaryDirectory(prefix="conformance-") as where:
+        server = house.made(kind, Path(where), False)
+        port = server.start()
+        try:
+            yield replace(house.told(port, Path(where)), **changes)
+        finally:
+            server.stop()
 
 
 # ------------------------------------------------------------------------------------------- a process of its own
 
 
-def _kind(name: str) -> type[Reference]:
-    return Reference if name == "reference" else fault.faults()[name].server
-
-
-def serve(name: str, port: int, folder: Path) -> None:
+def serve(protocol: str, name: str, port: int, folder: Path) -> None:
     """Serves until it is killed."""
-    server = _kind(name)(replace(HOUSE, journal=str(folder / "journal")))
-    server.start(port)
+    house = HOUSES[protocol]
+    kind = house.reference if name == "reference" else house.faults[name].server
+    house.made(kind, folder, True).start(port)
     (folder / "pid").write_text(str(os.getpid()))
     threading.Event().wait()
 
 
-def start(name: str, port: int, folder: Path) -> None:
+def start(protocol: str, name: str, port: int, folder: Path) -> None:
     """Starts the server in a process of its own and waits until it answers."""
-    command = [sys.executable, "-m", "conformance.selftest.stand", "serve", name, str(port), str(folder)]
+    command = [sys.executable, "-m", "conformance.selftest.stand", "serve", protocol, name, str(port), str(folder)]
     with (folder / "log").open("ab") as log:
         subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     until = time.monotonic() + 30
@@ -131,38 +94,38 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(name: str, **changes: Any) -> Iterator[Options]:
+def process(house: House, name: str, **changes: Any) -> Iterator[Options]:
     """A server in a process of its own, with the lever `restart`."""
-    with tempfile.TemporaryDirectory() as where:
+    with tempfile.TemporaryDirectory(prefix="conformance-") as where:
         folder, port = Path(where), free_port()
-        start(name, port, folder)
-        words = [sys.executable, "-m", "conformance.selftest.stand", "restart", name, str(port), where]
+        start(house.name, name, port, folder)
+        words = [sys.executable, "-m", "conformance.selftest.stand", "restart", house.name, name, str(port), where]
         lever = f"cd {shlex.quote(str(ROOT))} && {shlex.join(words)}"
         try:
-            yield options(port, levers={"restart": lever}, **changes)
+            yield replace(house.told(port, folder), levers={"restart": lever}, **changes)
         finally:
             kill(folder)
 
 
 @contextmanager
-def of_fault(name: Optional[str]) -> Iterator[Options]:
-    """The server of a fault, or the reference it is compared with, in the same way of standing."""
-    known = fault.faults()
-    if name is not None and known[name].restarts:
-        with process(name) as told:
+def of_fault(house: House, name: Optional[str]) -> Iterator[Options]:
+    """The server of a fault; None: the reference."""
+    known = None if name is None else house.faults[name]
+    if name is not None and known is not None and known.restarts:
+        with process(house, name) as told:
             yield told
     else:
-        with standing(Reference if name is None else known[name].server) as told:
+        with standing(house, house.reference if known is None else known.server) as told:
             yield told
 
 
 def main() -> None:
-    verb, name, port, folder = sys.argv[1:]
+    verb, protocol, name, port, folder = sys.argv[1:]
     if verb == "restart":
         kill(Path(folder))
-        start(name, int(port), Path(folder))
+        start(protocol, name, int(port), Path(folder))
     else:
-        serve(name, int(port), Path(folder))
+        serve(protocol, name, int(port), Path(folder))
 
 
 if __name__ == "__main__":

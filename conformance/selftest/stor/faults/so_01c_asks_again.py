@@ -1,0 +1,20 @@
+"""The object may be kept, and must be asked for each time."""
+
+from __future__ import annotations
+
+from conformance.selftest.fault import Fault
+from conformance.selftest.stor.reference import Reference
+from conformance.selftest.web.server import Headers
+from conformance.stor.client import Client
+
+
+class Server(Reference):
+    def cache_control(self) -> Headers:
+        return [("Cache-Control", "public, max-age=31536000, immutable, no-cache")]
+
+
+def witness(stor: Client) -> object:
+    return stor.sample().response.get("Cache-Control")
+
+
+FAULT = Fault("SO-01c", Server, witness, "two middlewares that each add their directive")
