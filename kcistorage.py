@@ -582,7 +582,7 @@ class Body:
         self.length = length
         self.done = length == 0
         self._rest = length or 0  # bytes to the end of the body or of the current chunk
-        self._awaits_continue = awaits_continue and not self.done
+        self.awaits_continue = awaits_continue and not self.done
 
     def limit(self, most: int) -> None:
         """Refuses a body of more than `most` bytes: at once where its length is declared, else when it is exceeded."""
@@ -602,8 +602,8 @@ class Body:
             raise
 
     def _read(self, most: int) -> bytes:
-        if self._awaits_continue:
-            self._awaits_continue = False
+        if self.awaits_continue:
+            self.awaits_continue = False
             if not self._wire.has_buffered():  # RFC 9110 10.1.1: not needed when the body is coming already
                 self._wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.length is None and not self._rest and not self._next_chunk():
@@ -637,7 +637,7 @@ class Body:
 
     def leaves_connection_usable(self) -> bool:
         """Whether what is unread is little and sure to come, so that `drain` may skip it for the next request."""
-        if self._broken or self._awaits_continue:
+        if self._broken or self.awaits_continue:
             return False
         return self.done or (self.length is not None and self._rest <= READ_BYTES)
 

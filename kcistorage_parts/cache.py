@@ -121,13 +121,15 @@ class Copy:
         path = self._file.path
         write_headers(path + HEADERS, key, Entry(-1, size, etag, modified, content_type, 0.0), status)
         self._place(path, path + HEADERS, name_of(key), status)
+        self._file.kept = True
 
     def close(self) -> None:
         """Discards what was not published. What a disk that became read-only keeps is a leftover for the next start."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            with contextlib.suppress(OSError):  # after `publish` there is neither of the two
-                os.unlink(self._file.path + HEADERS)
+            if not self._file.kept:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._file.path + HEADERS)
             with contextlib.suppress(OSError):
                 self._file.close()
 
