@@ -34,6 +34,7 @@ import errno
 import itertools
 import json
 import os
+import queue
 import re
 import secrets
 import select
@@ -1181,6 +1182,50 @@ class Housekeeper(threading.Thread):
             self.join(1.0)
 
 
+MOST_IDLE_THREADS = 8
+IDLE_THREAD_SECONDS = 10.0
+
+
+class Crew:
+    """Threads that connections are given to: one that has just become idle, or else a new one. Any thread may call.
+
+    Measured: to wake a thread takes a connection 0.1 ms less than to make one, whose maker waits until it runs.
+    """
+
+    def __init__(self, serve: Callable[[Connection], None]) -> None:
+        self._serve = serve
+        self._handed: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._idle = 0  # threads that wait for `_handed` and will find nothing there
+        self._lock = threading.Lock()  # of the line above
+
+    def employ(self, connection: Connection) -> None:
+        """Raises RuntimeError or MemoryError where there is no thread to be had."""
+        with self._lock:
+            awaited = self._idle > 0
+            self._idle -= awaited
+        if awaited:
+            self._handed.put(connection)
+        else:
+            threading.Thread(target=self._work, args=(connection,), name="connection", daemon=True).start()
+
+    def _work(self, connection: Optional[Connection]) -> None:
+        while connection is not None:
+            self._serve(connection)
+            connection = self._next()
+
+    def _next(self) -> Optional[Connection]:
+        with self._lock:
+            if self._idle >= MOST_IDLE_THREADS:
+                return None
+            self._idle += 1
+        with contextlib.suppress(queue.Empty):
+            return self._handed.get(timeout=IDLE_THREAD_SECONDS)
+        with self._lock:
+            gone = self._idle > 0
+            self._idle -= gone
+        return None if gone else self._handed.get()  # else somebody counted on us
+
+
 class StorageServer(ThreadingHTTPServer):
     """Accepts connections and ends in good order. It knows HTTP; what is served is the Site's business.
 
@@ -1188,7 +1233,6 @@ class StorageServer(ThreadingHTTPServer):
     """
 
     request_queue_size = 1024  # http.server listens with 5, which a build farm overruns
-    daemon_threads = True
     block_on_close = False  # `stop` waits, with a limit
 
     def __init__(
@@ -1213,7 +1257,7 @@ class StorageServer(ThreadingHTTPServer):
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
         self._common = (0, "")
-        self.lobby = Lobby(self)
+        self.lobby, self._crew = Lobby(self), Crew(self._serve)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, Connection)  # type: ignore[arg-type]  # called in `process_request`
 
@@ -1266,14 +1310,17 @@ class StorageServer(ThreadingHTTPServer):
     def employ(self, connection: Connection) -> None:
         """Gives a connection a thread of its own."""
         try:
-            super().process_request(connection, None)  # type: ignore[arg-type]
+            self._crew.employ(connection)
         except (RuntimeError, MemoryError):  # no more threads to be had
             connection.end()
             self.handle_error(connection, None)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        """In the new thread. ThreadingMixIn hands on, as the request, whatever it was given."""
-        request.serve()
+    def _serve(self, connection: Connection) -> None:
+        """In a thread of the crew."""
+        try:
+            connection.serve()
+        except Exception:  # noqa: BLE001  # outside of any request: the thread has others to serve
+            self.handle_error(connection, None)
 
     def _enter(self, connection: Connection) -> bool:
         """Counts a connection in; says whether it is one too many."""
@@ -1285,9 +1332,6 @@ class StorageServer(ThreadingHTTPServer):
         with self._changed:
             self._open.discard(connection)
             self._changed.notify_all()
-
-    def shutdown_request(self, request: Any) -> None:
-        """Nothing: who must be lingered for has been, and is closed."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A fault of ours outside any request: one line instead of socketserver's print to stderr."""

@@ -112,6 +112,12 @@ class HandOffs:
             self._go.set()
 
 
+@pytest.fixture(autouse=True)
+def _threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection has a thread of its own, which ends with it."""
+    monkeypatch.setattr(kcistorage, "MOST_IDLE_THREADS", 0)
+
+
 def threads() -> set[threading.Thread]:
     return set(threading.enumerate())
 
