@@ -23,6 +23,7 @@ import base64
 import binascii
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import hmac
 import json
@@ -54,6 +55,7 @@ BANNER = f"This is Stor {kcistorage.__version__}"
 CONTENT_TYPE = "application/octet-stream"
 SHA256 = re.compile("[0-9A-Fa-f]{64}")
 S3_SECONDS = 5.0  # for one request: the storages have the object too
+READINGS = 8  # of a small object, until a copy that is good can be read: each copy that cannot be costs one
 LOCK_SECONDS = 60.0  # for another request that hashes, restores or commits the same object
 BUSY: kcistorage.Refusal = (503, "object-busy", "Object is being checked, try again")
 CHALLENGE = [("WWW-Authenticate", 'Basic realm="Stor", charset="UTF-8"')]
@@ -78,7 +80,7 @@ class Objects:
         if self.bucket is not None or number is None or sha not in self._small:
             return None
         states = self.storages.are_well(number, sha)
-        return next((small for state in states or () if (small := self._small.get(sha, state))), None)
+        return next((small for state in states if (small := self._small.get(sha, state))), None)
 
     def open(self, sha: str, bodiless: bool = False) -> Optional[Found]:
         """The object, or None where there is none."""
@@ -97,10 +99,14 @@ class Objects:
         return found[1]
 
     def _stored(self, sha: str) -> Optional[Stored]:
-        stored = None
-        while stored is None and (good := self._good(sha)) is not None:  # of good copies each turn leaves one less
+        for _ in range(READINGS):
+            good = self._good(sha)
+            if good is None:
+                return None
             stored = self._taken(sha, good)
-        return stored
+            if stored is not None:
+                return stored
+        raise OSError(errno.EIO, "copies that are good now and then")
 
     def _taken(self, sha: str, good: Good) -> Optional[Stored]:
         """A large object opened, a small one read; None where the copy turns out now to be none that is good."""
@@ -215,6 +221,8 @@ class Post:
     def _store(self, exchange: Exchange, sha: str) -> Answer:
         """201 when all copies are on stable storage, and 200 if somebody else was faster."""
         with self._objects.storages.create(exchange.body.length or 0) as incoming:
+            if exchange.body.awaits_continue and not incoming.files:  # else its content is judged first
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             while block := exchange.body.read(kcistorage.READ_BYTES):
                 incoming.write(block)
             actual = incoming.sha256()
@@ -343,6 +351,10 @@ class ToldMetrics(Metrics):
         if self.statsd is not None:
             self.statsd.answered(method, status, seconds)
 
+    def close(self) -> None:
+        if self.statsd is not None:
+            self.statsd.close()
+
 
 def build_storages(config: Config, log: Log, locks: LockTable) -> Storages:
     return Storages(
@@ -417,6 +429,9 @@ def build_server(config: Config, address: tuple[str, int], folder: str, log: Log
     housekeeper = kcistorage.Housekeeper(log)
     housekeeper.undertake([storages.recover], ())
     trusted = guards.Subnets(guards.networks(config.trusted_proxies))
+    at_end = contextlib.ExitStack()
+    at_end.callback(metrics.close)
+    at_end.callback(objects.close)
     site = Site(
         gates=[],
         routes={
@@ -434,7 +449,7 @@ def build_server(config: Config, address: tuple[str, int], folder: str, log: Log
         partial(kcistorage.identify, trusted),
         kcistorage.tls_context(folder),
         housekeeper=housekeeper,
-        at_end=objects.close,
+        at_end=at_end.close,
     )
     return server
 
