@@ -50,7 +50,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -2372,11 +2372,11 @@ def check_config(config: Config) -> None:
 NEIGHBOURS = ("stor",)  # tables of the protocols that live beside this one
 
 
-def read_toml(path: str) -> dict[str, Any]:
+def read_table(path: str, load: Callable[[IO[bytes]], dict[str, Any]] = tomllib.load) -> dict[str, Any]:
     """Raises ConfigError."""
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            return load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; --init writes one") from None
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number or depth beyond Python's
@@ -2385,7 +2385,7 @@ def read_toml(path: str) -> dict[str, Any]:
 
 def load_config(path: str) -> Config:
     """Reads and checks a configuration file; raises ConfigError."""
-    table = read_toml(path)
+    table = read_table(path)
     try:
         config = section(Config, {name: value for name, value in table.items() if name not in NEIGHBOURS})
         check_config(config)
@@ -2562,6 +2562,14 @@ def listen_address(environment: Mapping[str, str]) -> tuple[str, int]:
     return host, int(port)
 
 
+def listening(build: Callable[[tuple[str, int]], StorageServer], environment: Mapping[str, str]) -> StorageServer:
+    address = listen_address(environment)
+    try:
+        return build(address)
+    except (OSError, OverflowError) as error:
+        raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
+
+
 def tls_context(folder: str) -> Optional[ssl.SSLContext]:
     """HTTPS when the folder holds a certificate and its key; one without the other is a mistake."""
     certificate, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
@@ -2669,20 +2677,16 @@ def serve_until_signal(server: StorageServer, log: Log, **about: str) -> None:
 def serve(path: str, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = with_environment(load_config(path), environment)
     log = Log(sys.stdout.fileno(), bool(options.verbose or environment.get("STORAGE_DEBUG")), LOG_DELAY)
-    address = listen_address(environment)
     tls = tls_context(options.ssl_directory)
-    try:
-        server = build_server(config, address, options.files_directory, tls, log)
-    except (OSError, OverflowError) as error:
-        raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
+    server = listening(lambda at: build_server(config, at, options.files_directory, tls, log), environment)
     for text in warnings(config, path):
         log.event("warning", text=text)
     serve_until_signal(server, log, driver=config.driver)
     return 0
 
 
-def counted(number: int, thing: str, things: str = "") -> str:
-    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+def counted(number: int, thing: str, things: str) -> str:
+    return f"{number:,} {thing if number == 1 else things}"
 
 
 def shortened(path: str, most: int = 40) -> str:
@@ -2711,7 +2715,7 @@ def print_expired(config: Config) -> None:
     for past in driver.expired(retention.tag_key, retention.expire, time.time()):
         count += 1
         print(f"{past.age_days:.1f}\t{quoted(past.value)}\t{quoted(past.key)}")
-    print(f"{counted(count, 'object')} would be deleted", file=sys.stderr)
+    print(f"{counted(count, 'object', 'objects')} would be deleted", file=sys.stderr)
 
 
 class Progress:
@@ -2730,22 +2734,30 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def scrub(config: Config) -> int:
-    """Reads all objects; prints what is wrong, its size and its path, a line each. 1 when something is."""
-    layout = Layout(entity_tag, read_sidecar, sorted_names, names.is_key)
+def tell_scrub(thing: str, things: str, findings: Iterable[tuple[str, object, str, int]]) -> int:
+    """Findings are what, how, path and bytes: prints those that are not "ok", a line each. 1 when there are any."""
     progress = Progress()
-    objects = size = faults = 0
-    for found in Scrub(local_storage(config, "--scrub"), layout):
-        if found.what == "ok":
-            objects, size = objects + 1, size + found.size
-            progress.show(f"{counted(objects, 'object')}, {size / 1e6:.1f} MB read: {shortened(found.path)}")
+    count = size = faults = 0
+    for what, how, path, size_of_one in findings:
+        if what == "ok":
+            count, size = count + 1, size + size_of_one
+            progress.show(f"{counted(count, thing, things)}, {size / 1e6:.1f} MB read: {shortened(path)}")
         else:
             faults += 1
             progress.clear()
-            print(f"{found.what}\t{found.size}\t{found.path}", flush=True)
+            print(f"{what}\t{how}\t{path}", flush=True)
     progress.clear()
-    print(f"{counted(objects, 'object')} of {size / 1e6:.1f} MB in order, {counted(faults, 'fault')}", file=sys.stderr)
+    told = f"{counted(count, thing, things)} of {size / 1e6:.1f} MB in order, {counted(faults, 'fault', 'faults')}"
+    print(told, file=sys.stderr)
     return 1 if faults else 0
+
+
+def scrub(config: Config) -> int:
+    """Reads all objects; prints what is wrong, its size and its path, a line each. 1 when something is."""
+    layout = Layout(entity_tag, read_sidecar, sorted_names, names.is_key)
+    storage = local_storage(config, "--scrub")
+    found = ((each.what, each.size, each.path, each.size) for each in Scrub(storage, layout))
+    return tell_scrub("object", "objects", found)
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:

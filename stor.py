@@ -309,25 +309,17 @@ def check_config(config: Config) -> None:
     kcistorage.check_networks("trusted_proxies", config.trusted_proxies)
 
 
-def read_json(path: str) -> object:
-    try:
-        with open(path, "rb") as file:
-            return json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
 def load_config(path: str) -> Config:
     """From a .toml its table [stor], else all of a JSON file. Raises ConfigError."""
-    if path.endswith(".toml"):
-        table = kcistorage.read_toml(path).get("stor")
-        expected = "a table [stor], or CONFIG_FILE in the environment to name a JSON file"
-    else:
-        table, expected = read_json(path), "an object with the keys of Stor"
+    is_toml = path.endswith(".toml")
+    table: object = kcistorage.read_table(path) if is_toml else kcistorage.read_table(path, json.load)
+    expected = "an object with the keys of Stor"
+    if is_toml and isinstance(table, dict):
+        table, expected = table.get("stor"), "a table [stor], or CONFIG_FILE in the environment to name a JSON file"
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: expected {expected}")
     try:
-        config = section(Config, table, "stor." if path.endswith(".toml") else "")
+        config = section(Config, table, "stor." if is_toml else "")
         check_config(config)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -337,23 +329,6 @@ def load_config(path: str) -> Config:
 # ---------------------------------------------------------------------------------------------------------------------
 # Putting it together
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-class ToldMetrics(Metrics):
-    """Metrics that go to statsd too."""
-
-    statsd: Optional[Statsd] = None
-
-    def answered(
-        self, method: str, status: int, reason: str, received: int, sent: int, seconds: float, state: str = ""
-    ) -> None:
-        super().answered(method, status, reason, received, sent, seconds, state)
-        if self.statsd is not None:
-            self.statsd.answered(method, status, seconds)
-
-    def close(self) -> None:
-        if self.statsd is not None:
-            self.statsd.close()
 
 
 def build_storages(config: Config, log: Log, locks: LockTable) -> Storages:
@@ -403,18 +378,16 @@ def build_bucket(config: Config, log: Log, objects: Objects) -> Bucket:
     return Bucket(backend, CONTENT_TYPE, objects.read, log.event)
 
 
-def build_statsd(options: Statsite) -> Optional[Statsd]:
-    if not options.host:
-        return None
+def build_statsd(told: Statsite) -> Statsd:
     try:
-        return Statsd(options.host, options.port, options.prefix, options.sample_rate)
+        return Statsd(told.host, told.port, told.prefix, told.sample_rate)
     except OSError as error:
-        raise wrong("statsite.host", options.host, f"a host that is known ({error.strerror})") from None
+        raise wrong("statsite.host", told.host, f"a host that is known ({error.strerror})") from None
 
 
 def build_server(config: Config, address: tuple[str, int], folder: str, log: Log) -> StorageServer:
     """The protocol as a table. `folder` may hold a certificate."""
-    metrics = ToldMetrics(
+    metrics = Metrics(
         {storage: storage for pair in config.storage_pairs for storage in pair},
         kcistorage.__version__,
         lambda: 0,
@@ -425,13 +398,15 @@ def build_server(config: Config, address: tuple[str, int], folder: str, log: Log
     objects = Objects(storages, build_locations(config, log), log)
     if config.s3_enabled:
         objects.bucket = build_bucket(config, log, objects)
-    metrics.statsd = build_statsd(config.statsite)
     housekeeper = kcistorage.Housekeeper(log)
     housekeeper.undertake([storages.recover], ())
     trusted = guards.Subnets(guards.networks(config.trusted_proxies))
     at_end = contextlib.ExitStack()
-    at_end.callback(metrics.close)
     at_end.callback(objects.close)
+    if config.statsite.host:
+        statsd = build_statsd(config.statsite)
+        metrics.tell = statsd.answered
+        at_end.callback(statsd.close)
     site = Site(
         gates=[],
         routes={
@@ -478,38 +453,17 @@ def initialize(path: str, environment: Mapping[str, str]) -> None:
 
 def scrub(config: Config) -> int:
     """Prints what is wrong, whether it was restored, and where, a line each. 1 when anything was wrong."""
-    progress = kcistorage.Progress()
-    log = Log(sys.stderr.fileno())
-    storages = build_storages(config, log, LockTable())
-    copies = size = faults = 0
-    for found in storages.scrub():
-        if found.what == "ok":
-            copies, size = copies + 1, size + found.size
-            progress.show(f"{kcistorage.counted(copies, 'copy', 'copies')}, {size / 1e6:.1f} MB read: {found.path}")
-        else:
-            faults += 1
-            progress.clear()
-            print(f"{found.what}\t{'restored' if found.restored else 'lost'}\t{found.path}", flush=True)
-    progress.clear()
-    told = f"{kcistorage.counted(copies, 'copy', 'copies')} of {size / 1e6:.1f} MB in order"
-    print(f"{told}, {kcistorage.counted(faults, 'fault')}", file=sys.stderr)
-    return 1 if faults else 0
+    storages = build_storages(config, Log(sys.stderr.fileno()), LockTable())
+    found = ((each.what, "restored" if each.restored else "lost", each.path, each.size) for each in storages.scrub())
+    return kcistorage.tell_scrub("copy", "copies", found)
 
 
 def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="stor", description="Content-addressed storage on pairs of disks.")
-    parser.add_argument(
-        "--config-file",
-        default="./config.toml",
-        metavar="FILE",
-        help="JSON, or a .toml with [stor]; default %(default)s; env CONFIG_FILE wins",
-    )
-    parser.add_argument(
-        "--ssl-directory",
-        default="./ssl",
-        metavar="DIR",
-        help="HTTPS with its cert.pem and key.pem; default %(default)s",
-    )
+    told = "JSON, or a .toml with [stor]; default %(default)s; env CONFIG_FILE wins"
+    parser.add_argument("--config-file", default="./config.toml", metavar="FILE", help=told)
+    told = "HTTPS with its cert.pem and key.pem; default %(default)s"
+    parser.add_argument("--ssl-directory", default="./ssl", metavar="DIR", help=told)
     parser.add_argument("--init", action="store_true", help="write a JSON configuration and print how to store a file")
     parser.add_argument("--scrub", action="store_true", help="read every copy, restore what is wrong; 1 if anything is")
     parser.add_argument("--verbose", action="store_true", help="debug lines in the log")
@@ -519,11 +473,7 @@ def parse_arguments(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
 
 def serve(config: Config, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     log = Log(sys.stdout.fileno(), options.verbose, kcistorage.LOG_DELAY)
-    address = kcistorage.listen_address(environment)
-    try:
-        server = build_server(config, address, options.ssl_directory, log)
-    except (OSError, OverflowError) as error:
-        raise wrong("KCI_STORAGE_HOST, KCI_STORAGE_PORT", list(address), f"an address to listen on ({error})") from None
+    server = kcistorage.listening(lambda at: build_server(config, at, options.ssl_directory, log), environment)
     if not config.basic_auth:
         log.event("warning", text="there is no basic_auth: nobody can store anything")
     kcistorage.serve_until_signal(server, log, protocol="stor")

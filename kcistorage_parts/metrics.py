@@ -130,6 +130,7 @@ class Metrics(Collector):
         """`disks`: label -> a path on the file system to report. The callables are asked at each scrape."""
         self._disks, self._version = dict(disks), version
         self._files_cached, self._connections = files_cached, connections
+        self.tell: Optional[Callable[[str, int, float], None]] = None  # of each answer: method, status, seconds
         self._hostname = socket.gethostname()
         self._lock = Lock()  # guards all that follows, and is held for no longer than a few additions
         self._requests: dict[tuple[str, int], int] = defaultdict(int)
@@ -164,6 +165,8 @@ class Metrics(Collector):
             self._sent += sent
             self._durations[bucket] += 1
             self._duration_seconds += seconds
+        if self.tell is not None:
+            self.tell(method, status, seconds)
 
     def lock_waited(self, seconds: float) -> None:
         """A request waited for an upload to the same key (UP-9, DL-6), whether or not it got its turn."""

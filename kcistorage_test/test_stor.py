@@ -1323,7 +1323,7 @@ def test_scrub_shows_its_progress_on_a_terminal(damaged: tuple[str, dict[str, Pa
                 seen.append(data)
     assert ended.wait(30) == 1
     text = b"".join(seen).decode().replace("\r\n", "\n")
-    assert re.search(r"\r\x1b\[K\d cop(y|ies), 0\.0 MB read: /", text)
+    assert re.search(r"\r\x1b\[K\d cop(y|ies), 0\.0 MB read: …", text)
     assert text.endswith("\r\x1b[K4 copies of 0.0 MB in order, 4 faults\n")
     assert "\r\x1b[Kdamaged\tlost\t" in text
 
