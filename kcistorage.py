@@ -788,6 +788,7 @@ class Site:
         self._gates, self._routes, self._otherwise = gates, routes, otherwise
         self._quick = {path: self._quick_one(methods) for path, methods in routes.items()}
         self._quick_otherwise = self._quick_one(otherwise)
+        self.is_quick = self._quick_otherwise is not None  # whether most requests may take no waiting
 
     @staticmethod
     def _quick_one(methods: Mapping[str, Handler]) -> Optional[QuickHandler]:
@@ -1304,7 +1305,7 @@ class StorageServer(ThreadingHTTPServer):
         crowded = self._enter(connection)
         if crowded:
             connection.refuse_entry()
-        if crowded or self.tls is not None or not self.lobby.admit(connection):
+        if crowded or self.tls is not None or not self.site.is_quick or not self.lobby.admit(connection):
             self.employ(connection)
 
     def employ(self, connection: Connection) -> None:
@@ -1407,9 +1408,6 @@ class Driver(Protocol):
     def open(self, key: str, bodiless: bool = False) -> Optional[Found]:
         """The object, or None where there is none. `bodiless`: for its head; none of its bytes will be asked for."""
 
-    def at_hand(self, key: str) -> Optional[Found]:
-        """The object if it is in memory and known to be current; never waits for a disk or a network."""
-
     def create(
         self, key: Optional[str], content_type: str = "", tags: Tags = ()
     ) -> contextlib.AbstractContextManager[Incoming]:
@@ -1429,6 +1427,14 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Ends what goes on in the background. Nothing else is called any more."""
+
+
+@runtime_checkable
+class QuickDriver(Driver, Protocol):
+    """A driver that keeps some objects in memory."""
+
+    def at_hand(self, key: str) -> Optional[Found]:
+        """The object if it is in memory and known to be current; never waits for a disk or a network."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1906,15 +1912,6 @@ class Download:
             raise self._not_found(key)
         return self._answer(exchange, key, found)
 
-    def at_once(self, exchange: Exchange) -> Optional[Answer]:
-        """What is in memory; nothing private ever is."""
-        key = names.requested_key(exchange.path)
-        found = self._driver.at_hand(key) if key is not None and self._locks.is_free(key) else None
-        if key is None or found is None:
-            return None
-        exchange.key = key
-        return self._answer(exchange, key, found)
-
     def _answer(self, exchange: Exchange, key: str, found: Found) -> Answer:
         exchange.state = found.state
         return answer_object(exchange, found, *self._told(key, found.content_type))
@@ -1930,6 +1927,23 @@ class Download:
     @staticmethod
     def _not_found(key: str) -> Refused:
         return Refused(404, "not-found", f"Not Found: {key}")
+
+
+class QuickDownload(Download):
+    """The same, where some objects are in memory."""
+
+    def __init__(self, driver: QuickDriver, locks: LockTable, wait_seconds: float = 30.0) -> None:
+        super().__init__(driver, locks, wait_seconds)
+        self._at_hand = driver.at_hand
+
+    def at_once(self, exchange: Exchange) -> Optional[Answer]:
+        """What is in memory; nothing private ever is."""
+        key = names.requested_key(exchange.path)
+        found = self._at_hand(key) if key is not None and self._locks.is_free(key) else None
+        if key is None or found is None:
+            return None
+        exchange.key = key
+        return self._answer(exchange, key, found)
 
 
 class Challenged:
@@ -1949,7 +1963,8 @@ class Challenged:
         return Answer(200, CHALLENGE_HEADERS, self._challenge.page())
 
     def at_once(self, exchange: Exchange) -> Optional[Answer]:
-        return None if self._concerns(exchange) else self._download.at_once(exchange)
+        quick = self._download if isinstance(self._download, QuickDownload) else None
+        return None if quick is None or self._concerns(exchange) else quick.at_once(exchange)
 
     def _concerns(self, exchange: Exchange) -> bool:
         fields = exchange.fields
@@ -2446,7 +2461,8 @@ def build_site(config: Config, driver: Driver, around: Surroundings) -> Site:
     store = Store(driver, around.locks, credentials, RESERVED, tags, limits.upload_bytes, limits.lock_seconds)
     upload = Upload(store)
     archive = Archive(store, around.files, limits.archive_parallelism or PARALLELISM[config.driver])
-    download = Download(driver, around.locks, limits.lock_seconds)
+    wait = around.locks, limits.lock_seconds
+    download = QuickDownload(driver, *wait) if isinstance(driver, QuickDriver) else Download(driver, *wait)
     challenge, slowly = build_challenge(config.download_challenge), config.download_challenge.fallback_bytes_per_second
     agents = (*(guards.DEFAULT_BANNED_AGENTS if config.useragent.defaults else ()), *config.useragent.ban)
     bans = Bans(guards.AgentBan(agents), guards.Subnets(guards.networks(config.block_subnets)), around.log)

@@ -231,10 +231,6 @@ class CloudDriver:
 
     # Reading
 
-    def at_hand(self, key: str) -> Optional[Hit]:
-        """Nothing: even a copy may have to be revalidated."""
-        return None
-
     def open(self, key: str, bodiless: bool = False) -> Union[Hit, Cold, None]:
         """The object, or None where there is none; `bodiless`: none of its bytes are wanted."""
         here = self._here(key, self._is_fresh)

@@ -643,7 +643,6 @@ def test_an_object_that_is_not_there(world: World) -> None:
     server = world.server()
     assert server.open(KEY) is None
     assert server.open(KEY, bodiless=True) is None
-    assert server.at_hand(KEY) is None
     world.backend.store(KEY, OLD)
     assert span(server.open(KEY)) == OLD
 
