@@ -28,10 +28,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
@@ -472,7 +472,8 @@ def start(work: Workplace) -> Iterator[Result]:
     yield Result("start", "kcistorage from command to answer", medians["kcistorage"], "<=", 0.5, "s")
 
 
-ROWS: Mapping[str, Callable[[Workplace], Iterator[Result]]] = {
+Rows = Mapping[str, Callable[[Workplace], Iterator[Result]]]
+ROWS: Rows = {
     "small": small,
     "download": large,
     "upload": form,
@@ -484,28 +485,32 @@ ROWS: Mapping[str, Callable[[Workplace], Iterator[Result]]] = {
 # ---- Command line
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="kcistorage beside nginx, FastAPI and a bare loop.")
-    parser.add_argument("--only", metavar="ROW,...", help=f"of {', '.join(ROWS)}")
+def parser_for(description: str, rows: Iterable[str]) -> argparse.ArgumentParser:
+    """The options of every benchmark."""
+    known = list(rows)
+
+    def chosen(text: str) -> list[str]:
+        unknown = set(text.split(",")) - set(known)
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise argparse.ArgumentTypeError(f"no row is called {names}; there are {', '.join(known)}")
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", metavar="ROW,...", type=chosen, default=known, help=f"of {', '.join(known)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, short rounds: shows that it runs, not more")
-    parser.add_argument("--memory-mib", type=int, metavar="N", help="size of the memory row's object; default 4096")
     parser.add_argument("--folder", metavar="DIR", help="where the temporary folder is made; default %(default)s")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there, too")
-    parser.add_argument("--serve-bare", nargs=2, metavar=("PORT", "FILE"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    unknown = set((options.only or "small").split(",")) - set(ROWS)
-    if unknown:
-        parser.error(f"--only: no row is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    return options
+    return parser
 
 
-def run(work: Workplace, rows: Sequence[str]) -> tuple[list[Result], bool]:
+def run(work: Workplace, rows: Rows, names: Sequence[str]) -> tuple[list[Result], bool]:
     """What was measured, each printed as soon as it is known, and whether nothing failed and all targets were met."""
     results: list[Result] = []
     failed = False
-    for row in rows:
+    for row in names:
         try:
-            for result in ROWS[row](work):
+            for result in rows[row](work):
                 print(result, flush=True)
                 results.append(result)
         except Missing as missing:
@@ -514,6 +519,18 @@ def run(work: Workplace, rows: Sequence[str]) -> tuple[list[Result], bool]:
             failed = True
             print(f"{row:10} FAILED: {error}", flush=True)
     return results, not failed and all(result.met for result in results)
+
+
+def written(path: Optional[Path], rows: Sequence[Mapping[str, object]]) -> None:
+    if path:
+        path.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = parser_for("kcistorage beside nginx, FastAPI and a bare loop.", ROWS)
+    parser.add_argument("--memory-mib", type=int, metavar="N", help="size of the memory row's object; default 4096")
+    parser.add_argument("--serve-bare", nargs=2, metavar=("PORT", "FILE"), help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> int:
@@ -528,10 +545,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kcistorage-bench-", dir=options.folder) as folder:
         work = Workplace(Path(folder), sizes)
         work.objects.mkdir()
-        results, good = run(work, options.only.split(",") if options.only else list(ROWS))
-    if options.json:
-        rows = [{**result._asdict(), "met": result.met} for result in results]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        results, good = run(work, ROWS, options.only)
+    written(options.json, [{**result._asdict(), "met": result.met} for result in results])
     return 0 if good else 1
 
 

@@ -49,8 +49,10 @@ from bench import (
     Server,
     connect,
     free_port,
+    parser_for,
     require_space,
     running,
+    written,
 )
 
 sys.path.insert(0, str(ROOT))
@@ -476,17 +478,9 @@ ROWS: Mapping[str, Callable[[Bench], Iterator[Result]]] = {"cold": cold, "warm":
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="A cloud through kcistorage beside the same cloud alone.")
+    parser = parser_for("A cloud through kcistorage beside the same cloud alone.", ROWS)
     parser.add_argument("--backend", choices=list(CLOUDS), default="azure", help="default %(default)s")
-    parser.add_argument("--only", metavar="ROW,...", help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: shows that it runs, not more")
-    parser.add_argument("--folder", metavar="DIR", help="where the temporary folder is made; default %(default)s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there, too")
-    options = parser.parse_args()
-    unknown = set((options.only or "cold").split(",")) - set(ROWS)
-    if unknown:
-        parser.error(f"--only: no row is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    return options
+    return parser.parse_args()
 
 
 @contextlib.contextmanager
@@ -518,7 +512,7 @@ def run(options: argparse.Namespace, folder: Path) -> tuple[list[Result], bool]:
         with prepared(options.backend, sizes, folder) as bench:
             title = f"{bench.cloud.name}, Python {sys.version.split()[0]}"
             print(f"{title:42} {'direct':>13} {'kcistorage':>13}   ratio", flush=True)
-            for row in options.only.split(",") if options.only else ROWS:
+            for row in options.only:
                 for result in ROWS[row](bench):
                     print(result, flush=True)
                     results.append(result)
@@ -536,9 +530,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ends the servers and removes the folder as well
     with tempfile.TemporaryDirectory(prefix="kcistorage-cloud-", dir=options.folder) as folder:
         results, good = run(options, Path(folder))
-    if options.json:
-        rows = [{**result._asdict(), "ratio": result.ratio, "met": result.met} for result in results]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+    written(options.json, [{**result._asdict(), "ratio": result.ratio, "met": result.met} for result in results])
     return 0 if good else 1
 
 

@@ -13,7 +13,6 @@ compared is as in bench.py; small and download are the rows of the same names th
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -25,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +36,7 @@ from bench import (
     Measure,
     Missing,
     Result,
+    Rows,
     Server,
     Sizes,
     Workplace,
@@ -47,12 +47,15 @@ from bench import (
     free_port,
     kcistorage,
     nginx,
+    parser_for,
     peak_mib,
     requests_per_second,
     require_space,
+    run,
     running,
     say,
     status_mib,
+    written,
 )
 
 FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=256 * MIB, memory=1024 * MIB, starts=0)
@@ -266,7 +269,7 @@ def statsd(work: Workplace) -> Iterator[Result]:
     yield ratio("statsd", each, ("telling", "without"), ("<=", 1.05), "s")
 
 
-ROWS: Mapping[str, Callable[[Workplace], Iterator[Result]]] = {
+ROWS: Rows = {
     "small": small,
     "download": large,
     "post": posts,
@@ -278,47 +281,15 @@ ROWS: Mapping[str, Callable[[Workplace], Iterator[Result]]] = {
 # ---- Command line
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="stor beside nginx, kcistorage, sha256sum and dd.")
-    parser.add_argument("--only", metavar="ROW,...", help=f"of {', '.join(ROWS)}")
-    parser.add_argument("--quick", action="store_true", help="small sizes, short rounds: shows that it runs, not more")
-    parser.add_argument("--folder", metavar="DIR", help="where the temporary folder is made; default %(default)s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there, too")
-    options = parser.parse_args()
-    unknown = set((options.only or "small").split(",")) - set(ROWS)
-    if unknown:
-        parser.error(f"--only: no row is called {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    return options
-
-
-def run(work: Workplace, rows: Sequence[str]) -> tuple[list[Result], bool]:
-    """What was measured, each printed as soon as it is known, and whether nothing failed and all targets were met."""
-    results: list[Result] = []
-    failed = False
-    for row in rows:
-        try:
-            for result in ROWS[row](work):
-                print(result, flush=True)
-                results.append(result)
-        except Missing as missing:
-            print(f"{row:10} left out: {missing}", flush=True)
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            failed = True
-            print(f"{row:10} FAILED: {error}", flush=True)
-    return results, not failed and all(result.met for result in results)
-
-
 def main() -> int:
     """0 when every target that was measured is met, else 1."""
-    options = parse_arguments()
+    options = parser_for("stor beside nginx, kcistorage, sha256sum and dd.", ROWS).parse_args()
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ends the servers and removes the folder as well
     with tempfile.TemporaryDirectory(prefix="kcistorage-stor-", dir=options.folder) as folder:
         work = Workplace(Path(folder), QUICK if options.quick else FULL)
         work.objects.mkdir()
-        results, good = run(work, options.only.split(",") if options.only else list(ROWS))
-    if options.json:
-        rows = [{**result._asdict(), "met": result.met} for result in results]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        results, good = run(work, ROWS, options.only)
+    written(options.json, [{**result._asdict(), "met": result.met} for result in results])
     return 0 if good else 1
 
 
