@@ -971,7 +971,7 @@ class Connection:
 
     def _exchange(self, raw: Optional[bytes] = None) -> bool:
         """Serves one request, whose head may be here already; says whether another may follow."""
-        head = heads.NO_HEAD
+        head, asked = heads.NO_HEAD, raw is not None
         try:
             raw = raw or self._await_head()
             if raw is None:
@@ -980,7 +980,7 @@ class Connection:
             exchange = self._open(head)
         except (Refused, heads.BadHead) as error:
             return self._refuse_head(refusal(error), head)
-        return self._serve(exchange)
+        return self._serve(exchange, asked)
 
     def _await_head(self) -> Optional[bytes]:
         self.idle = True
@@ -997,10 +997,11 @@ class Connection:
             self.wire.linger()
         return False
 
-    def _serve(self, exchange: Exchange) -> bool:
+    def _serve(self, exchange: Exchange, asked: bool) -> bool:
+        """`asked`: the lobby was, whether it can be answered at once, and could not."""
         began = time.monotonic()
         try:
-            answer, reason = self._respond(self.server.site.at_once, exchange)
+            answer, reason = (None, "") if asked else self._respond(self.server.site.at_once, exchange)
             self._light = answer is not None and self.server.tls is None
             if answer is None:
                 answer, reason = self._respond(self.server.site.respond, exchange)
@@ -1951,6 +1952,7 @@ class Challenged:
 
     def __init__(self, download: Download, challenge: Challenge, fallback_bytes_per_second: int) -> None:
         self._download, self._challenge, self._slowly = download, challenge, fallback_bytes_per_second
+        self._at_once: Respond = download.at_once if isinstance(download, QuickDownload) else lambda exchange: None
 
     def respond(self, exchange: Exchange) -> Answer:
         if exchange.method != "GET" or not self._concerns(exchange):
@@ -1963,8 +1965,7 @@ class Challenged:
         return Answer(200, CHALLENGE_HEADERS, self._challenge.page())
 
     def at_once(self, exchange: Exchange) -> Optional[Answer]:
-        quick = self._download if isinstance(self._download, QuickDownload) else None
-        return None if quick is None or self._concerns(exchange) else quick.at_once(exchange)
+        return None if self._concerns(exchange) else self._at_once(exchange)
 
     def _concerns(self, exchange: Exchange) -> bool:
         fields = exchange.fields
