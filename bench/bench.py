@@ -526,6 +526,17 @@ def written(path: Optional[Path], rows: Sequence[Mapping[str, object]]) -> None:
         path.write_text(json.dumps(rows, indent=2) + "\n")
 
 
+def measure(options: argparse.Namespace, sizes: Sizes, rows: Rows) -> int:
+    """0 when every target that was measured is met, else 1."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ends the servers and removes the folder as well
+    with tempfile.TemporaryDirectory(prefix="kcistorage-bench-", dir=options.folder) as folder:
+        work = Workplace(Path(folder), sizes)
+        work.objects.mkdir()
+        results, good = run(work, rows, options.only)
+    written(options.json, [{**result._asdict(), "met": result.met} for result in results])
+    return 0 if good else 1
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = parser_for("kcistorage beside nginx, FastAPI and a bare loop.", ROWS)
     parser.add_argument("--memory-mib", type=int, metavar="N", help="size of the memory row's object; default 4096")
@@ -534,20 +545,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """0 when every target that was measured is met, else 1."""
     options = parse_arguments()
     if options.serve_bare:
         serve_bare(int(options.serve_bare[0]), Path(options.serve_bare[1]))
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ends the servers and removes the folder as well
     sizes = QUICK if options.quick else FULL
     if options.memory_mib:
         sizes = sizes._replace(memory=options.memory_mib * MIB)
-    with tempfile.TemporaryDirectory(prefix="kcistorage-bench-", dir=options.folder) as folder:
-        work = Workplace(Path(folder), sizes)
-        work.objects.mkdir()
-        results, good = run(work, ROWS, options.only)
-    written(options.json, [{**result._asdict(), "met": result.met} for result in results])
-    return 0 if good else 1
+    return measure(options, sizes, ROWS)
 
 
 if __name__ == "__main__":

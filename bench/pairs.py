@@ -18,11 +18,9 @@ import hashlib
 import json
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -46,16 +44,15 @@ from bench import (
     fill,
     free_port,
     kcistorage,
+    measure,
     nginx,
     parser_for,
     peak_mib,
     requests_per_second,
     require_space,
-    run,
     running,
     say,
     status_mib,
-    written,
 )
 
 FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=256 * MIB, memory=1024 * MIB, starts=0)
@@ -282,15 +279,8 @@ ROWS: Rows = {
 
 
 def main() -> int:
-    """0 when every target that was measured is met, else 1."""
     options = parser_for("stor beside nginx, kcistorage, sha256sum and dd.", ROWS).parse_args()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # ends the servers and removes the folder as well
-    with tempfile.TemporaryDirectory(prefix="kcistorage-stor-", dir=options.folder) as folder:
-        work = Workplace(Path(folder), QUICK if options.quick else FULL)
-        work.objects.mkdir()
-        results, good = run(work, ROWS, options.only)
-    written(options.json, [{**result._asdict(), "met": result.met} for result in results])
-    return 0 if good else 1
+    return measure(options, QUICK if options.quick else FULL, ROWS)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,9 @@ def rows(chapter: str) -> list[list[str]]:
     return [cells_of(line) for number, line in enumerate(lines) if number not in beside]
 
 
-def table(title: str) -> list[list[str]]:
-    """The cells of the table of README whose first column has this title."""
-    (text,) = re.findall(rf"^\| {title} \|.*\n\|[-|]+\n((?:\|.*\n)+)", README, re.MULTILINE)
+def table(title: str, page: str = README) -> list[list[str]]:
+    """The cells of the table of a page whose first column has this title."""
+    (text,) = re.findall(rf"^\| {title} \|.*\n\|[-|]+\n((?:\|.*\n)+)", page, re.MULTILINE)
     return [cells_of(line) for line in text.splitlines()]
 
 

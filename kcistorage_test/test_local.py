@@ -843,15 +843,20 @@ def test_a_name_that_is_not_utf_8_is_passed_over(storage: Storage) -> None:
     assert list(storage.driver.keys("")) == [KEY]
 
 
-def test_folders_deeper_than_any_key_and_than_python_can_recurse(storage: Storage) -> None:
-    storage.put(OLD)
-    here = os.open(storage.folder, os.O_RDONLY)
-    for _ in range(1_500):
-        os.mkdir("d", dir_fd=here)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+def dig(folder: Path, name: str, depth: int) -> None:
+    """Folders in each other; their paths are too long for any call."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = deeper
     os.close(here)
+
+
+def test_folders_deeper_than_any_key_and_than_python_can_recurse(storage: Storage) -> None:
+    storage.put(OLD)
+    dig(storage.folder, "d", 1_500)
     assert list(storage.driver.keys("")) == [KEY]
     subprocess.run(["rm", "-rf", storage.folder], check=True)  # Python's rmtree would recurse
 

@@ -33,6 +33,7 @@ from kcistorage_test.test_local import (
     Storage,
     System,
     bound_by_permissions,
+    dig,
     failure,
     make_socket,
 )
@@ -317,13 +318,7 @@ def test_private_files_of_somebody_else(storage: Storage) -> None:
 
 def test_folders_deeper_than_any_key_and_than_python_can_recurse(storage: Storage) -> None:
     storage.put(OLD)
-    here = os.open(storage.folder, os.O_RDONLY)
-    for _ in range(1_100):
-        os.mkdir("dddd", dir_fd=here)
-        deeper = os.open("dddd", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = deeper
-    os.close(here)
+    dig(storage.folder, "dddd", 1_100)
     storage.headers.rename(storage.headers.with_name("f" * 128 + ".headers"))
     found = findings(storage)
     subprocess.run(["rm", "-rf", storage.folder], check=True)  # Python's rmtree would recurse

@@ -6,21 +6,20 @@ import ast
 import dataclasses
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import stor
 from kcistorage_parts.replicas import Scrubbed
-from kcistorage_test.test_docs import cells_of, literal, name_of, reasons_of_source, words
+from kcistorage_test.test_docs import literal, name_of, reasons_of_source, words
+from kcistorage_test.test_docs import table as table_of
 
 TOP = Path(stor.__file__).resolve().parent
 PAGE = (TOP / "STOR.md").read_text(encoding="utf-8")
 SOURCES = [TOP / "stor.py", *(TOP / "kcistorage_parts" / f"{part}.py" for part in ("replicas", "bucket", "locations"))]
 
 
-def table(title: str) -> list[list[str]]:
-    """The cells of the table whose first column has this title."""
-    (text,) = re.findall(rf"^\| {title} \|.*\n\|[-|]+\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-    return [cells_of(line) for line in text.splitlines()]
+table = partial(table_of, page=PAGE)
 
 
 def test_each_key_is_told_with_its_default() -> None:

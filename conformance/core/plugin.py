@@ -325,7 +325,10 @@ def execute(suite: Suite, options: Options, progress: Callable[[Result], None], 
     if preflight and not run.alive():
         run.died = True
         return run
-    run.capabilities = suite.probe(run)
+    declared = {
+        name: Capability(name, state, "declared on the command line") for name, state in options.capabilities.items()
+    }
+    run.capabilities = {**suite.probe(run), **declared}  # what was declared is believed
     judge = Judge(run, suite, progress)
     code = _pytest(suite, judge, [])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.INTERRUPTED):

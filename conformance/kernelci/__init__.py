@@ -57,7 +57,7 @@ def _asked(client: Client, name: str, method: str, path: str, refusals: tuple[in
 
 
 def probe(run: Run) -> dict[str, Capability]:
-    """Asks once for each optional feature. What was declared on the command line is believed."""
+    """Asks once for each optional feature."""
     client = Client(run, Check("probe", "", ""), Transcript(), 1)
     found = {name: Capability(name, "on", "always, unless declared off") for name in _DECLARED}
     try:
@@ -66,8 +66,6 @@ def probe(run: Run) -> dict[str, Capability]:
         found["direct"] = _direct(client)
     finally:
         client.close()
-    for name, state in run.options.capabilities.items():
-        found[name] = Capability(name, state, "declared on the command line")
     return found
 
 

@@ -32,8 +32,6 @@ def probe(run: Run) -> dict[str, Capability]:
         found = {"direct": Capability("direct", "unknown", str(error))}
     finally:
         client.close()
-    for name, state in run.options.capabilities.items():
-        found[name] = Capability(name, state, "declared on the command line")
     return found
 
 
