@@ -4,6 +4,7 @@
     small      4 KiB object, 16 kept connections (wrk)   >= 0.4 x nginx, >= 5 x FastAPI's FileResponse
     download   1 GiB object, one connection              >= 0.9 x nginx
     upload     512 MiB as multipart, stored durably      <= 1.5 x the time of a loop from socket to file, with fsync
+    archive    1,000 device trees of 20 KiB, as .tar.xz  <= 3 x the time of tar xJf, and fsync of each file and folder
     memory     idle, and during 4 GiB up and down        <= 48 MiB, <= 16 MiB above it
     start      from the command to the first answer      <= 0.5 s
 
@@ -17,8 +18,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
+import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -26,6 +30,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -43,12 +48,13 @@ class Sizes(NamedTuple):
     wrk_seconds: int
     download: int  # bytes, as the two below
     upload: int
-    memory: int
+    trees: int
+    memory: int  # bytes
     starts: int
 
 
-FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=512 * MIB, memory=4096 * MIB, starts=5)
-QUICK = Sizes(rounds=3, wrk_seconds=1, download=64 * MIB, upload=32 * MIB, memory=128 * MIB, starts=3)
+FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=512 * MIB, trees=1000, memory=4096 * MIB, starts=5)
+QUICK = Sizes(rounds=3, wrk_seconds=1, download=64 * MIB, upload=32 * MIB, trees=100, memory=128 * MIB, starts=3)
 
 
 class Missing(Exception):
@@ -109,6 +115,37 @@ def sparse(path: Path, size: int) -> Path:
     return path
 
 
+TREE_SIZE = 20 * 1024
+
+
+def device_trees(count: int) -> dict[str, bytes]:
+    """Files by name that .xz makes a fifth of, as it does of compiled device trees: no two of them are alike."""
+    chance = random.Random(count)
+    letters = b"abcdefghijklmnopqrstuvwxyz,-@"
+    names = [bytes(chance.choices(letters, k=chance.randint(4, 14))) for _ in range(600)]
+
+    def tree() -> bytes:
+        properties = (b"\0\0\0\3%b\0%b" % (chance.choice(names), chance.randbytes(2)) for _ in range(TREE_SIZE // 10))
+        return b"".join(properties)[:TREE_SIZE]
+
+    return {f"dtbs/vendor{number % 40}/board-{number}.dtb": tree() for number in range(count)}
+
+
+def packed(path: Path, files: Mapping[str, bytes]) -> Path:
+    """A .tar.xz of these files and their folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:xz") as archive:
+        for folder in sorted({os.path.dirname(name) for name in files}):
+            member = tarfile.TarInfo(folder)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(member)
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
 def require_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size * 1.2:
@@ -156,23 +193,38 @@ def download(port: int, target: str, size: int) -> float:
 
 
 BOUNDARY = "bench-5f2c8e1a7d"
-FORM_START = (
-    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="path"\r\n\r\nbench\r\n'
-    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file0"; filename="upload.bin"\r\n\r\n'
-).encode()
 FORM_END = f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def form_start(target: str, token: str, path: str, field: str, filename: str, size: int) -> bytes:
+    """All of an upload that comes before its file of so many bytes: the head of the request, and that of the part."""
+    start = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="path"\r\n\r\n{path}\r\n'
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{filename}"\r\n\r\n'
+    )
+    head = (
+        f"POST {target} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+        f"Content-Length: {len(start) + size + len(FORM_END)}\r\n\r\n"
+    )
+    return f"{head}{start}".encode()
 
 
 def upload(port: int, source: Path, token: str) -> float:
     """Seconds from the connection to the 200 that says the file is stored."""
-    length = len(FORM_START) + source.stat().st_size + len(FORM_END)
-    head = (
-        f"POST /upload HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {length}\r\n\r\n"
-    ).encode()
+    start = form_start("/upload", token, "bench", "file0", "upload.bin", source.stat().st_size)
+    return sent(port, start, source)
+
+
+def upload_archive(port: int, source: Path, token: str, path: str) -> float:
+    """Seconds from the connection to the 200 that says all files of the archive are stored."""
+    return sent(port, form_start("/v1/archive", token, path, "archive", source.name, source.stat().st_size), source)
+
+
+def sent(port: int, start: bytes, source: Path) -> float:
     started = time.perf_counter()
     with connect(port) as connection, source.open("rb") as file:
-        connection.sendall(head + FORM_START)
+        connection.sendall(start)
         connection.sendfile(file)
         connection.sendall(FORM_END)
         answer_head(connection)
@@ -426,6 +478,33 @@ def form(work: Workplace) -> Iterator[Result]:
     yield compared("upload", medians, "bare loop", "<=", 1.5, "s")
 
 
+def untar(source: Path, folder: Path) -> float:
+    """Seconds for tar, and to make durable what it has unpacked."""
+    folder.mkdir()
+    started = time.perf_counter()
+    subprocess.run(["tar", "xJf", str(source), "-C", str(folder)], check=True)
+    for parent, _, names in os.walk(folder):
+        for path in (parent, *(os.path.join(parent, name) for name in names)):
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+    return time.perf_counter() - started
+
+
+def archive(work: Workplace) -> Iterator[Result]:
+    if not shutil.which("xz"):
+        raise Missing("tar needs xz (apt-get install xz-utils)")
+    source, bearer = packed(work.folder / "dtbs.tar.xz", device_trees(work.sizes.trees)), token(work)
+    folders = (f"round{number}" for number in itertools.count())  # nothing that is there is replaced
+    with kcistorage(work) as ours:
+        measures: dict[str, Measure] = {
+            "kcistorage": lambda: upload_archive(ours.port, source, bearer, next(folders)),
+            "tar": lambda: untar(source, work.folder / next(folders)),
+        }
+        medians = alternate("archive", work.sizes.rounds, measures, "s")
+    yield compared("archive", medians, "tar", "<=", 3.0, "s")
+
+
 def status_mib(pid: int, field: str) -> float:
     """VmRSS or VmHWM, its peak, of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -477,6 +556,7 @@ ROWS: Rows = {
     "small": small,
     "download": large,
     "upload": form,
+    "archive": archive,
     "memory": memory,
     "start": start,
 }

@@ -6,6 +6,8 @@
     warm     the same object from the cache
     upload   256 MiB: through as one form; direct by azure-storage-blob's upload_blob, or obstore's put
     many     500 objects of 20 KiB, one by one and 64 at a time, from kept connections; direct as above
+    archive  1,000 device trees of 20 KiB as .tar.xz: not beside the     <= 1/8 of the time
+             cloud alone, but beside their uploads one by one
 
 Direct downloads go to the emulator's own port, with a signature in the URL (Azurite) or as anybody (SeaweedFS). Both of
 a pair are asked by the same client, over a fresh connection for each download. Their rounds alternate, and medians are
@@ -41,17 +43,21 @@ from typing import Any, NamedTuple, Optional
 import pytest
 
 from bench import (
-    BOUNDARY,
     FORM_END,
     MIB,
     ROOT,
+    TREE_SIZE,
     Missing,
     Server,
     connect,
+    device_trees,
+    form_start,
     free_port,
+    packed,
     parser_for,
     require_space,
     running,
+    upload_archive,
     written,
 )
 
@@ -63,19 +69,21 @@ KIB = 1024
 CROWD = 16  # clients that want one cold object
 WORKERS = 64  # uploads at a time
 FIRST_BYTE = 1.5  # at most so many times the back end's own
+AS_ARCHIVE = 8  # at least so many times as fast as one by one
 
 
 class Sizes(NamedTuple):
     large: int  # bytes
     medium: int
     uploads: int
+    trees: int  # in an archive
     rounds: int
     short_rounds: int  # of what takes milliseconds
     row_seconds: float  # after which a row begins no further round
 
 
-FULL = Sizes(large=256 * MIB, medium=4 * MIB, uploads=500, rounds=5, short_rounds=25, row_seconds=12)
-QUICK = Sizes(large=16 * MIB, medium=1 * MIB, uploads=50, rounds=2, short_rounds=5, row_seconds=5)
+FULL = Sizes(large=256 * MIB, medium=4 * MIB, uploads=500, trees=1000, rounds=5, short_rounds=25, row_seconds=12)
+QUICK = Sizes(large=16 * MIB, medium=1 * MIB, uploads=50, trees=100, rounds=2, short_rounds=5, row_seconds=5)
 SMALL = 4 * KIB
 SLICE = 64 * KIB  # a range from the middle of a large object
 LOG_SIZE = 20 * KIB  # of each of many uploads
@@ -304,23 +312,9 @@ def crowd(bench: Bench, place: Place, content: bytes, clients: int, at: Optional
     return Download(statistics.median(each.first for each in downloads), max(each.total for each in downloads))
 
 
-def form(key: str, size: int, token: str) -> bytes:
-    """All of a request that comes before the file."""
-    folder, _, name = key.rpartition("/")
-    start = (
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="path"\r\n\r\n{folder}\r\n'
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file0"; filename="{name}"\r\n\r\n'
-    )
-    head = (
-        f"POST /upload HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
-        f"Content-Length: {len(start) + size + len(FORM_END)}\r\n\r\n"
-    )
-    return f"{head}{start}".encode()
-
-
 def post(connection: socket.socket, token: str, key: str, content: bytes) -> None:
-    pieces = [form(key, len(content), token), content, FORM_END]
+    path, _, name = key.rpartition("/")
+    pieces = [form_start("/upload", token, path, "file0", name, len(content)), content, FORM_END]
     for piece in [b"".join(pieces)] if len(content) < MIB else pieces:  # a small request leaves at once
         connection.sendall(piece)
     answered(connection, 200)  # which has no body
@@ -471,7 +465,32 @@ def many(bench: Bench) -> Iterator[Result]:
         yield uploads(bench, "many", what, make, workers)
 
 
-ROWS: Mapping[str, Callable[[Bench], Iterator[Result]]] = {"cold": cold, "warm": warm, "upload": upload, "many": many}
+def archive(bench: Bench) -> Iterator[Result]:
+    files = device_trees(bench.sizes.trees)
+    source, rounds = packed(bench.folder / "dtbs.tar.xz", files), min(3, bench.sizes.rounds)
+
+    def one_by_one() -> list[float]:
+        folder = bench.new_key()
+        return [many_uploads(partial(posting, bench), {f"{folder}/{name}": files[name] for name in files}, 1)]
+
+    def as_archive() -> list[float]:
+        folder = bench.new_key()
+        seconds = upload_archive(bench.port, source, bench.token, folder)
+        check_stored(bench, {f"{folder}/{name}": files[name] for name in files})
+        return [seconds]
+
+    what = f"{len(files):,} x {shown(TREE_SIZE)}, for one by one"
+    first = alternate("archive", rounds, rounds * bench.sizes.row_seconds, (one_by_one, as_archive))[0]
+    yield Result("archive", what, *first, 1 / AS_ARCHIVE)
+
+
+ROWS: Mapping[str, Callable[[Bench], Iterator[Result]]] = {
+    "cold": cold,
+    "warm": warm,
+    "upload": upload,
+    "many": many,
+    "archive": archive,
+}
 
 
 # ---- Command line
