@@ -210,6 +210,16 @@ def form_start(target: str, token: str, path: str, field: str, filename: str, si
     return f"{head}{start}".encode()
 
 
+def sent(port: int, start: bytes, source: Path) -> float:
+    started = time.perf_counter()
+    with connect(port) as connection, source.open("rb") as file:
+        connection.sendall(start)
+        connection.sendfile(file)
+        connection.sendall(FORM_END)
+        answer_head(connection)
+    return time.perf_counter() - started
+
+
 def upload(port: int, source: Path, token: str) -> float:
     """Seconds from the connection to the 200 that says the file is stored."""
     start = form_start("/upload", token, "bench", "file0", "upload.bin", source.stat().st_size)
@@ -219,16 +229,6 @@ def upload(port: int, source: Path, token: str) -> float:
 def upload_archive(port: int, source: Path, token: str, path: str) -> float:
     """Seconds from the connection to the 200 that says all files of the archive are stored."""
     return sent(port, form_start("/v1/archive", token, path, "archive", source.name, source.stat().st_size), source)
-
-
-def sent(port: int, start: bytes, source: Path) -> float:
-    started = time.perf_counter()
-    with connect(port) as connection, source.open("rb") as file:
-        connection.sendall(start)
-        connection.sendfile(file)
-        connection.sendall(FORM_END)
-        answer_head(connection)
-    return time.perf_counter() - started
 
 
 def requests_per_second(port: int, target: str, seconds: int) -> float:

@@ -55,8 +55,8 @@ from bench import (
     status_mib,
 )
 
-FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=256 * MIB, memory=1024 * MIB, starts=0)
-QUICK = Sizes(rounds=3, wrk_seconds=1, download=64 * MIB, upload=32 * MIB, memory=128 * MIB, starts=0)
+FULL = Sizes(rounds=5, wrk_seconds=5, download=1024 * MIB, upload=256 * MIB, trees=0, memory=1024 * MIB, starts=0)
+QUICK = Sizes(rounds=3, wrk_seconds=1, download=64 * MIB, upload=32 * MIB, trees=0, memory=128 * MIB, starts=0)
 SMALL = 4096
 PAIR = ("a", "b")  # folders below the document root
 USER = "d3JpdGVyOndyaXRlcl9wYXNz"  # writer:writer_pass

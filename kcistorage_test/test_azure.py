@@ -29,7 +29,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kcistorage_parts import azure
+from kcistorage_parts import azure, connections
 from kcistorage_parts.azure import AzureBackend, Properties, blob_name, in_byte_order, key_of
 from kcistorage_test import azurite
 from kcistorage_test.azurite import ACCOUNT, KEY
@@ -783,7 +783,7 @@ def test_pauses_grow(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     stub.say(reply(503))
     backend = sas_backend(stub.url)
-    monkeypatch.setattr(backend._connections.closed, "wait", pauses.append)
+    monkeypatch.setattr(backend._closed, "wait", pauses.append)
     failing(errno.EBUSY, lambda: backend.stat("x"))
     assert [least <= pause <= 1.5 * least for least, pause in zip((0.2, 0.4, 0.8), pauses)] == [True] * 3
 
@@ -799,7 +799,7 @@ def test_nobody_listens() -> None:
 @pytest.mark.parametrize("size", [None, 16 * MIB])
 def test_a_server_that_keeps_silent(size: Optional[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither does it answer a read, nor does it take what is to be put; though it takes the connection."""
-    monkeypatch.setattr(azure, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(connections, "CONNECT_SECONDS", 0.05)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -955,7 +955,7 @@ def test_a_connection_that_the_server_closes_costs_no_attempt(stub: Stub, last: 
 def test_an_old_connection_is_not_used(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = sas_backend(stub.url)
     assert backend.stat("x") is None
-    monkeypatch.setattr(azure, "IDLE_SECONDS", 0)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0)
     assert backend.stat("x") is None
     assert next(stub.connections) == 2
     assert not backend._connections._idle
