@@ -1406,8 +1406,11 @@ class Driver(Protocol):
     key that needs an object as a folder or the reverse, ConnectionError and TimeoutError come from a back end.
     """
 
-    def open(self, key: str, bodiless: bool = False) -> Optional[Found]:
-        """The object, or None where there is none. `bodiless`: for its head; none of its bytes will be asked for."""
+    def open(self, key: str, bodiless: bool = False, start: int = 0) -> Optional[Found]:
+        """The object, or None where there is none. `bodiless`: for its head; none of its bytes will be asked for.
+
+        `start` is a hint: the first byte that will be asked for, if the object has it.
+        """
 
     def create(
         self, key: Optional[str], content_type: str = "", tags: Tags = ()
@@ -1908,7 +1911,7 @@ class Download:
             raise self._not_found(exchange.path.lstrip("/") if key is None else key)
         exchange.key = key
         with self._locks.reading(key, self._wait_seconds, DOWNLOAD_WAITED):  # only to open: what is open stays as it is
-            found = self._driver.open(key, exchange.method == "HEAD")
+            found = self._driver.open(key, exchange.method == "HEAD", preconditions.first_byte(exchange.fields))
         if found is None:
             raise self._not_found(key)
         return self._answer(exchange, key, found)

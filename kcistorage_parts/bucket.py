@@ -8,13 +8,15 @@ Stands on `fills.py`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Callable, NamedTuple, Optional, Protocol, Union
 
-from kcistorage_parts.fills import FIRST_BYTES, Cold, Properties
+from kcistorage_parts.fills import FIRST_BYTES, SEND_BYTES, Cold, Properties, Rest
 
 RESTING_SECONDS = 10.0  # after a failure S3 is left alone for so long
 
@@ -23,7 +25,9 @@ class Backend(Protocol):
     """What is asked of S3; s3.py says more."""
 
     def stat(self, key: str) -> Optional[Properties]: ...
-    def read(self, key: str, start: int, stop: int, etag: str = "") -> Optional[tuple[Properties, bytes]]: ...
+    def read(
+        self, key: str, start: int, stop: int, etag: str = ""
+    ) -> Optional[tuple[Properties, bytes, Rest]]: ...  # the beginning, and the rest as it arrives
     def close(self) -> None: ...
 
 
@@ -95,17 +99,22 @@ class Bucket:
         found = self._backend.read(self.key(sha), 0, FIRST_BYTES)
         if found is None:
             return None
-        there, first = found
+        there, first = found[0], found[1] + b"".join(found[2])
         if len(first) == there.size and hashlib.sha256(first).hexdigest() != sha:
             self._tell("s3-damaged", key=self.key(sha))
             return None
         return Cold(self._version(sha, there), first, partial(self._fetch, sha, there.etag), None)
 
-    def _fetch(self, sha: str, etag: str, start: int, stop: int) -> bytes:
+    def _fetch(self, sha: str, etag: str, start: int, stop: int) -> Generator[bytes, None, None]:
+        """What S3 does not send, however far it came, comes from elsewhere."""
         try:
             found = self._backend.read(self.key(sha), start, stop, etag) if self._is_awake() else None
-            if found is not None and len(found[1]) == stop - start:
-                return found[1]
+            if found is not None:
+                with contextlib.closing(found[2]):
+                    for piece in itertools.chain([found[1]], found[2]):
+                        start += len(piece)
+                        yield piece
         except OSError as error:
             self._rest(error)
-        return self._otherwise(sha, start, stop)
+        for at in range(start, stop, SEND_BYTES):
+            yield self._otherwise(sha, at, min(stop, at + SEND_BYTES))

@@ -15,15 +15,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Callable, NamedTuple, Optional, Protocol, Union
 
-from kcistorage_parts.fills import FETCHES, FIRST_BYTES, SEND_BYTES, Cold, Copy, Fetch, Fill, Properties
+from kcistorage_parts.fills import (
+    FETCH_BYTES,
+    FETCHES,
+    FIRST_BYTES,
+    SEND_BYTES,
+    Beginning,
+    Cold,
+    Copy,
+    Fill,
+    Properties,
+    Rest,
+)
 from kcistorage_parts.folders import Folders
 from kcistorage_parts.leases import Leases, honours_conditions
 
@@ -49,7 +61,9 @@ class Backend(Protocol):
     @property
     def BLOCK_BYTES(self) -> int: ...  # noqa: N802  # a constant of the class
     def stat(self, key: str) -> Optional[Properties]: ...
-    def read(self, key: str, start: int, stop: int, etag: str = "") -> Optional[tuple[Properties, bytes]]: ...
+    def read(
+        self, key: str, start: int, stop: int, etag: str = ""
+    ) -> Optional[tuple[Properties, bytes, Rest]]: ...  # the beginning, and the rest as it arrives
     def put(self, key: str, data: bytes, content_type: str, tags: Tags) -> Properties: ...
     def upload(self, key: str, content_type: str, tags: Tags) -> Upload: ...
     def keys(self, prefix: str) -> Iterator[str]: ...
@@ -168,6 +182,8 @@ class CloudIncoming:
 
 # ---- The driver
 
+MOST_BYTES = 1 << 48  # no cloud has larger objects: Azure's end at 190 TiB
+BARREN = 3  # requests in a row for the rest of something, which broke off before a byte came
 LET_FILL_SECONDS = 20.0  # that a commit waits for the readers of the version before
 TRUST_SECONDS = 10.0  # after a failure, copies are given out for so long before the cloud is asked again
 QUIET_SECONDS = 60.0  # between two warnings of a kind
@@ -196,11 +212,37 @@ class Finding(NamedTuple):
     """What the cloud told of an object: that what is here is current, or else what it has."""
 
     properties: Optional[Properties] = None
+    at: int = 0  # where the next begin
     first: Optional[bytes] = None  # None where no bytes were wanted
     fill: Optional[Fill] = None
 
 
 CURRENT = Finding()
+
+
+Ask = Callable[[int, int], tuple[bytes, Rest]]  # the beginning of the bytes [start, stop) of one version, and the rest
+
+
+def unbroken(ask: Ask, start: int, stop: int, rest: Optional[Rest] = None) -> Generator[bytes, None, None]:
+    """The bytes [start, stop), which `rest` begins with. Where these break off, it is asked for those that lack."""
+    barren = 0
+    failure: OSError = ConnectionError("the storage sent fewer bytes than were asked for")
+    while start < stop:
+        first, at = b"", start
+        if rest is None:
+            first, rest = ask(start, stop)
+        try:
+            with contextlib.closing(rest):
+                for piece in filter(None, itertools.chain([first], rest)):
+                    start += len(piece)
+                    if start > stop:
+                        raise OSError(errno.EIO, "the storage sent more bytes than were asked for")
+                    yield piece
+        except (ConnectionError, TimeoutError) as error:
+            failure = error
+        rest, barren = None, 0 if start > at else barren + 1
+        if barren > BARREN:
+            raise failure
 
 
 class CloudDriver:
@@ -231,11 +273,11 @@ class CloudDriver:
 
     # Reading
 
-    def open(self, key: str, bodiless: bool = False) -> Union[Hit, Cold, None]:
-        """The object, or None where there is none; `bodiless`: none of its bytes are wanted."""
+    def open(self, key: str, bodiless: bool = False, start: int = 0) -> Union[Hit, Cold, None]:
+        """The object, or None where there is none. `bodiless`: no bytes of it are wanted; else those from `start`."""
         here = self._here(key, self._is_fresh)
         while here is None:
-            finding = self._look(key, bodiless)
+            finding = self._look(key, bodiless, start if start < MOST_BYTES else 0)
             if finding is None:
                 return None
             if finding is not CURRENT:
@@ -257,23 +299,23 @@ class CloudDriver:
             hit.close()
         fill = self._fills.get(key)
         if fill is not None and good(fill.checked):
-            cold = Cold(fill.properties, fill.first, fill.fetch, fill)
+            cold = Cold(fill.properties, fill.first, fill.fetch, fill, fill.at)
             return cold if cold.follows else self._here(key, good)  # it has just ended: there is a copy, or nothing
         return None
 
     def _found(self, key: str, finding: Finding) -> Union[Hit, Cold]:
         """The object for one of those who waited for the finding."""
-        properties, first, fill = finding
+        properties, at, first, fill = finding
         assert properties is not None
         if first is None or (fill is None and len(first) == properties.size):
             size, etag, modified = properties.size, properties.etag, properties.modified
             return Hit(-1, first, size, etag, modified, properties.content_type, "uncached")
-        cold = Cold(properties, first, self._fetch_of(key, properties), fill)
+        cold = Cold(properties, first, partial(unbroken, self._asker(key, properties)), fill, at)
         if fill is None or cold.follows:
             return cold
         return self._here(key, lambda checked: True) or cold  # others were faster, and have a copy by now
 
-    def _look(self, key: str, bodiless: bool) -> Optional[Finding]:
+    def _look(self, key: str, bodiless: bool, start: int) -> Optional[Finding]:
         """Asks the cloud; whoever wants the same meanwhile waits for the same answer (DL-7)."""
         with self._lock:
             look = self._looks.get((key, bodiless))
@@ -282,7 +324,7 @@ class CloudDriver:
         if look is not None:
             return look.result()
         try:
-            mine.set_result(self._find(key, bodiless))
+            mine.set_result(self._find(key, bodiless, start))
         except BaseException as error:  # noqa: BLE001  # raised below, in every thread that waits
             mine.set_exception(error)
         finally:
@@ -290,7 +332,7 @@ class CloudDriver:
                 del self._looks[key, bodiless]
         return mine.result()
 
-    def _find(self, key: str, bodiless: bool) -> Optional[Finding]:
+    def _find(self, key: str, bodiless: bool, start: int) -> Optional[Finding]:
         here = self._here(key, self._is_fresh)
         if here is not None:  # somebody has asked since we saw that we have to
             here.close()
@@ -313,7 +355,7 @@ class CloudDriver:
                 return None
             if bodiless:
                 return Finding(properties)
-        return self._begin(key)
+        return self._begin(key, start)
 
     def _known_version(self, key: str) -> str:
         """The ETag of what is here and has to be revalidated; "" where nothing is."""
@@ -340,34 +382,42 @@ class CloudDriver:
         if self._cache is not None:
             self._cache.touch(key, etag)
 
-    def _begin(self, key: str) -> Optional[Finding]:
-        """Fetches the first bytes of an object; if that is not all, its fill goes on by itself."""
+    def _begin(self, key: str, at: int) -> Optional[Finding]:
+        """Asks for an object, from `at` on where it has such a byte; what lacks then, a fill gets by itself."""
+        stop = at + (FIRST_BYTES if self._cache is None else FETCH_BYTES)
         with self.timed("read"):
-            found = self.backend.read(key, 0, FIRST_BYTES)
+            found = self.backend.read(key, at, stop)
         if found is None:
             return None
-        properties, first = found
-        if len(first) != min(properties.size, FIRST_BYTES):
-            raise ConnectionError("the storage sent other bytes than were asked for")
-        return Finding(properties, first, self._new_fill(key, properties, first))
-
-    def _new_fill(self, key: str, properties: Properties, first: bytes) -> Optional[Fill]:
+        properties, first, rest = found
+        if at and not first:  # it ends before
+            rest.close()
+            return self._begin(key, 0)
+        if properties.size and not first:
+            raise ConnectionError("the storage sent nothing of what it has")
         if self._cache is None:
-            return None
-        fill = Fill(self.new_copy, properties, first, self._fetch_of(key, properties), partial(self._end_fill, key))
+            rest.close()
+            return Finding(properties, at, first)
+        stop, ask = min(properties.size, stop), self._asker(key, properties)
+        beginning = Beginning(at, first, unbroken(ask, at + len(first), stop, rest), stop, rest.close)
+        return Finding(properties, at, first, self._new_fill(key, properties, beginning))
+
+    def _new_fill(self, key: str, properties: Properties, beginning: Beginning) -> Fill:
+        fetch, done = partial(unbroken, self._asker(key, properties)), partial(self._end_fill, key)
+        fill = Fill(self.new_copy, properties, beginning, fetch, done, self._fetches)
         with self._lock:
             self._fills[key] = fill
         return fill
 
-    def _fetch_of(self, key: str, properties: Properties) -> Fetch:
-        def fetch(start: int, stop: int) -> bytes:
-            with self._fetches, self.timed("read"):
+    def _asker(self, key: str, properties: Properties) -> Ask:
+        def ask(start: int, stop: int) -> tuple[bytes, Rest]:
+            with self.timed("read"):
                 found = self.backend.read(key, start, stop, properties.etag)
-            if found is None or len(found[1]) != stop - start:
+            if found is None:
                 raise OSError(errno.ESTALE, "the object is not the one that was begun")
-            return found[1]
+            return found[1], found[2]
 
-        return fetch
+        return ask
 
     def _end_fill(self, key: str, fill: Fill, copy: Optional[CacheCopy]) -> None:
         """Publishes the copy, unless the object was replaced meanwhile."""

@@ -1,7 +1,7 @@
 """HTTP/1.1 from the client's side: requests to one server, on connections that stay open (RFC 9110, RFC 9112).
 
     Connections    any thread asks; each request has a connection for itself, the one that fell idle last
-    read_reply     a reply, head and body: for bodies that are small, or known to be no larger than they may be
+    Reply          its body, in memory; of a range that was asked for the beginning, and the rest as it arrives
 
 http.client reads the head of a reply as that of an e-mail. Measured: that takes 0.25 ms of the 2 ms in which an
 emulator, asked by us, answers a GET of 4 KiB.
@@ -20,12 +20,14 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, BinaryIO, Callable, NamedTuple, Optional
 from urllib.parse import SplitResult
 
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0  # a network forgets silent connections without a word, Azure's own after 4 minutes
-PIECE_BYTES = 256 << 10  # what one sendall() is given, for its time-out is for the whole of that
+PIECE_BYTES = 256 << 10  # what one sendall() is given, for its time-out is for the whole of that; pieces of a range
+FIRST_BYTES = 64 << 10  # of a range, as body
 READ_AHEAD = 16 << 10  # bytes: a head, and all of a small reply
 MOST_LINE, MOST_FIELDS = 16 << 10, 200  # bytes, and how many
 MOST_BODY = 64 << 20  # bytes: what comes is in memory, and is not to be all of it
@@ -51,21 +53,46 @@ class Request(NamedTuple):
     check: Callable[[int, Headers], None]  # is shown status and headers, and may raise BadReply: no body is read then
 
 
-class Reply(NamedTuple):
-    status: int
-    headers: Headers
-    body: bytes
-    repeated: bool = False  # the server may have done it twice: an answer was lost on the way
-
-
-# ---- A reply on the wire
-
-
 def read_exactly(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if len(data) < size:
         raise ConnectionResetError("it hung up")
     return data
+
+
+class Rest:
+    """What of a body is still to come. One thread reads it, once; whoever does not, or not to its end, closes it."""
+
+    def __init__(self, file: BinaryIO, left: int, finish: Callable[[], None], give_up: Callable[[], None]) -> None:
+        self._file, self._left, self._finish, self._give_up = file, left, finish, give_up
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces of up to PIECE_BYTES. Raises OSError."""
+        try:
+            while self._left:
+                piece = read_exactly(self._file, min(self._left, PIECE_BYTES))
+                self._left -= len(piece)
+                if not self._left:
+                    self._finish()
+                yield piece
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._left:
+            self._left = 0
+            self._give_up()
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+    rest: Rest  # of a range
+    repeated: bool = False  # the server may have done it twice: an answer was lost on the way
+
+
+# ---- A reply on the wire
 
 
 def read_line(file: BinaryIO) -> str:
@@ -117,33 +144,27 @@ def chunks(file: BinaryIO) -> Iterator[bytes]:
             raise BadReply("a chunk of another size")
 
 
+def told_length(headers: Headers) -> int:
+    length = headers["content-length"]
+    if not LENGTH.fullmatch(length):
+        raise BadReply("a length that is no number")
+    return int(length)
+
+
 def read_body(file: BinaryIO, headers: Headers) -> bytes:
     """A body, framed as the head says (RFC 9112 6.3)."""
-    coding, length = headers.get("transfer-encoding"), headers.get("content-length")
-    if coding is not None:
-        if coding.lower() != "chunked":
+    if "transfer-encoding" in headers:
+        if headers["transfer-encoding"].lower() != "chunked":
             raise BadReply("a transfer coding that nobody asked for")
         return b"".join(chunks(file))
-    if length is not None:
-        if not LENGTH.fullmatch(length) or int(length) > MOST_BODY:
-            raise BadReply("a length that is no number, or too large")
-        return read_exactly(file, int(length))
-    body = file.read(MOST_BODY + 1)
+    told = "content-length" in headers
+    length = told_length(headers) if told else MOST_BODY + 1
+    body = file.read(min(length, MOST_BODY + 1))
     if len(body) > MOST_BODY:
-        raise BadReply("a body without an end")
+        raise BadReply("a body that is too large, or has no end")
+    if told and len(body) < length:
+        raise ConnectionResetError("it hung up")
     return body
-
-
-def read_reply(file: BinaryIO, request: Request) -> tuple[Reply, bool]:
-    """The reply, and whether another request may follow on this connection (RFC 9112 9.3)."""
-    minor, status, headers = read_head(file)
-    while status < 200:  # any number of these may come before (RFC 9110 15.2)
-        minor, status, headers = read_head(file)
-    request.check(status, headers)
-    bodiless = request.method == "HEAD" or status in (204, 304)
-    reply = Reply(status, headers, b"" if bodiless else read_body(file, headers))
-    framed = bodiless or "content-length" in headers or "transfer-encoding" in headers
-    return reply, framed and minor > 0 and "close" not in headers.get("connection", "").lower()
 
 
 # ---- Connections
@@ -169,19 +190,41 @@ class Connection:
         self._socket, self._host = connected, host
         self._incoming = Incoming(connected)
         self._file = io.BufferedReader(self._incoming, READ_AHEAD)
-        self.stays_open = True
 
-    def ask(self, request: Request) -> Reply:
-        """One request, and its reply. Closes itself where another cannot follow, as after all that goes wrong."""
-        self.stays_open = False
+    def ask(self, request: Request, free: Callable[[Connection], None]) -> Reply:
+        """One request, and its reply; `free` is told when another may follow. Else, and on errors, it closes itself."""
         try:
             whole = self._send(request)
-            reply, may_stay = read_reply(self._file, request)
-            self.stays_open = may_stay and whole and not self._has_more()
-            return reply
-        finally:
-            if not self.stays_open:
-                self.close()
+            minor, status, headers = read_head(self._file)
+            while status < 200:  # any number of these may come before (RFC 9110 15.2)
+                minor, status, headers = read_head(self._file)
+            request.check(status, headers)
+            body, left, framed = self._read_body(request.method, status, headers)
+            stays = whole and framed and minor > 0 and "close" not in headers.get("connection", "").lower()
+            rest = Rest(self._file, left, partial(self._finish, stays, free), self.close)
+            if not left:
+                self._finish(stays, free)
+            return Reply(status, headers, body, rest)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_body(self, method: str, status: int, headers: Headers) -> tuple[bytes, int, bool]:
+        """The body, how many bytes of it are left to be read, and whether more can follow it (RFC 9112 9.3)."""
+        if method == "HEAD" or status in (204, 304):
+            return b"", 0, True
+        told, coded = "content-length" in headers, "transfer-encoding" in headers
+        if status != 206 or not told or coded:
+            return read_body(self._file, headers), 0, told or coded
+        length = told_length(headers)
+        first = min(length, FIRST_BYTES)
+        return read_exactly(self._file, first), length - first, True
+
+    def _finish(self, stays: bool, free: Callable[[Connection], None]) -> None:
+        if stays and not self._has_more():
+            free(self)
+        else:
+            self.close()
 
     def _send(self, request: Request) -> bool:
         """Whether all of it was sent. What is refused before tells by its reply why."""
@@ -234,10 +277,10 @@ class Connections:
         kept = self._kept()
         if kept is not None:
             try:
-                return self._converse(kept, request)
+                return kept.ask(request, self._keep)
             except (ConnectionError, BadReply):  # the server hung up on it, and so, likely, on the others
                 self._close_idle(0)
-        return self._converse(self._connected(), request)._replace(repeated=kept is not None)
+        return self._connected().ask(request, self._keep)._replace(repeated=kept is not None)
 
     def _kept(self) -> Optional[Connection]:
         """The connection that fell idle last, and so the best one."""
@@ -261,12 +304,9 @@ class Connections:
             connected.close()
             raise
 
-    def _converse(self, connection: Connection, request: Request) -> Reply:
-        reply = connection.ask(request)
-        if connection.stays_open:
-            self._idle.append((connection, time.monotonic()))
+    def _keep(self, connection: Connection) -> None:
+        self._idle.append((connection, time.monotonic()))
         self._close_idle(0 if self._closed else IDLE_SECONDS)
-        return reply
 
     def _close_idle(self, seconds: float) -> None:
         """Closes those that have been idle for so long."""

@@ -302,7 +302,7 @@ class LocalDriver:
         except OSError:
             return None
 
-    def open(self, key: str, bodiless: bool = False) -> Optional[Stored]:
+    def open(self, key: str, bodiless: bool = False, start: int = 0) -> Optional[Stored]:
         """The object, or None where there is none."""
         small = self.at_hand(key)
         if small is not None:

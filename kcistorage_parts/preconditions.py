@@ -190,6 +190,12 @@ def _ranges(field: str, size: int) -> Decision:
     return Decision(206, tuple(spans))
 
 
+def first_byte(fields: Mapping[str, str]) -> int:
+    """Where the answer will begin, as far as the request alone tells: a hint for who has to fetch it."""
+    specs = _range_set(fields.get("range", ""))
+    return _position(specs[0][0]) if specs else 0
+
+
 # ---- The decision (RFC 9110 13.2.2)
 
 # Without one of these the answer is the whole; If-Range means nothing without Range.

@@ -26,7 +26,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TypeVar
 from urllib.parse import urlsplit
@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from obstore import GetOptions, PutMode
 
 T = TypeVar("T")
+Arriving = Generator[bytes, None, None]  # what is still to come of an object
 Tags = Sequence[tuple[str, str]]
 
 PRIVATE = ".metadata/"  # no upload has a key under it: ours for probes
 CONNECT_SECONDS = 5.0
 BACK_OFF = 0.2  # seconds before the second try; doubles with each further one
 IN_FLIGHT = 4  # blocks of one upload on their way; a fifth waits for them, and the caller fills a sixth
+PIECE_BYTES = 128 << 10  # of an object that is read: at least as much at once, while there is more
 PAGE = 1_000  # keys; S3 lists no more at once
 RUN = 50_000  # keys that are sorted in memory, some 5 MB
 PLAIN_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]+")
@@ -267,8 +269,8 @@ class S3Backend:
             time.sleep(BACK_OFF * 2 ** (attempt - 1) * random.uniform(1, 1.5))
         raise reason
 
-    def _get(self, key: str, start: int, stop: int, etag: str) -> tuple[Properties, bytes]:
-        """One request: GET of a range, HEAD for an empty one."""
+    def _get(self, key: str, start: int, stop: int, etag: str) -> tuple[Properties, bytes, Arriving]:
+        """One request: GET of a range, HEAD for an empty one. The beginning, and the rest as it arrives."""
         options: GetOptions = {"range": (start, stop)} if start < stop else {"head": True}
         if etag:
             options["if_match"] = etag
@@ -277,15 +279,31 @@ class S3Backend:
         properties = Properties(meta["size"], meta["e_tag"] or "", int(meta["last_modified"].timestamp()), content_type)
         if etag and properties.etag != etag:
             raise stale(key)
-        data = b"".join(found.stream(stop - start)) if start < stop else b""
-        if len(data) != max(0, min(stop, properties.size) - start):
-            raise ConnectionError(f"S3: reading {key!r}: {len(data)} bytes came for {start} to {stop}")
-        return properties, data
+        left = max(0, min(stop, properties.size) - start)
+        rest = self._arriving(key, left, found.stream(PIECE_BYTES) if left else ())
+        first = next(rest, b"")
+        if len(first) < min(left, PIECE_BYTES):
+            raise ConnectionError(f"S3: reading {key!r}: the answer is cut short")
+        return properties, first, rest
 
-    def read(self, key: str, start: int, stop: int, etag: str = "") -> Optional[tuple[Properties, bytes]]:
-        """The object and its bytes [start, stop), fewer where it ends before; None where there is none.
+    def _arriving(self, key: str, left: int, pieces: Iterable[Any]) -> Arriving:
+        """Just so many bytes, or ConnectionError, TimeoutError."""
+        try:
+            for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    break
+                yield bytes(piece)
+        except BaseError as error:
+            raise failure(f"reading {key!r}", error) from None
+        if left:
+            raise ConnectionError(f"S3: reading {key!r}: more or less came than was asked for")
 
-        With `etag` only of that version. One request; two where there is nothing at `start`.
+    def read(self, key: str, start: int, stop: int, etag: str = "") -> Optional[tuple[Properties, bytes, Arriving]]:
+        """The bytes [start, stop), fewer where the object ends before: some, and the rest as it arrives.
+
+        None where there is no such object; with `etag` only of that version. One request; two where there is nothing at
+        `start`. The rest raises ConnectionError and TimeoutError: it is not tried again.
         """
         try:
             return self._request(f"reading {key!r}", lambda: self._get(key, start, stop, etag))

@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import kcistorage
-from kcistorage_parts import azure, fills, leases
+from kcistorage_parts import azure, cloud, fills, leases
 from kcistorage_parts.azure import AzureBackend
 from kcistorage_parts.cache import Cache, Copy
 from kcistorage_parts.fills import FIRST_BYTES
@@ -64,7 +64,8 @@ LARGE = some_bytes(2 * BLOCK + BLOCK // 2, 3)  # three blocks up, and down one m
 @pytest.fixture(autouse=True)
 def _brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(azure, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(fills, "FETCH_BYTES", BLOCK)
+    for module in (fills, cloud):
+        monkeypatch.setattr(module, "FETCH_BYTES", BLOCK)
     monkeypatch.setattr(AzureBackend, "BLOCK_BYTES", BLOCK)
 
 

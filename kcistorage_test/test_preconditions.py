@@ -22,6 +22,7 @@ from kcistorage_parts.preconditions import (
     Representation,
     content_range,
     decide,
+    first_byte,
     http_date,
     multipart_ranges,
     parse_http_date,
@@ -84,6 +85,25 @@ def test_satisfiable_ranges(field: str, spans: list[tuple[int, int]]) -> None:
 def test_unsatisfiable_ranges(field: str) -> None:
     """DL-5: no byte selected: 416."""
     assert ranged(field) == Decision(416, ())
+
+
+@pytest.mark.parametrize(
+    ("field", "start"),
+    [
+        ("bytes=7-", 7),
+        ("bytes=7-9", 7),
+        ("Bytes=0-0", 0),
+        ("bytes=5-6, 1-2", 5),
+        ("bytes=-5", 0),
+        ("bytes=7-3", 0),
+        ("lines=7-", 0),
+        ("bytes=x", 0),
+        ("", 0),
+    ],
+)
+def test_where_an_answer_will_begin(field: str, start: int) -> None:
+    assert first_byte({"range": field}) == start
+    assert first_byte({}) == 0
 
 
 def test_resuming_a_complete_download_is_unsatisfiable() -> None:
