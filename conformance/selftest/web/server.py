@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Callable, NamedTuple, Optional
@@ -184,6 +185,7 @@ class WebServer:
         self.settings = settings
         self._stopping = False
         self._open: set[socket.socket] = set()
+        self._busy: set[threading.Thread] = set()
 
     # -------------------------------------------------------------------------------------------- connections
 
@@ -202,7 +204,7 @@ class WebServer:
         """Finds again what an earlier life stored, where that outlives one."""
 
     def stop(self) -> None:
-        """Closes everything; running requests are cut off."""
+        """Closes everything; running requests are cut off, and given a moment to let go of their files."""
         self._stopping = True
         self._listener.close()
         for sock in list(self._open):
@@ -210,6 +212,9 @@ class WebServer:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # it was closed in this moment
+        until = time.monotonic() + 2
+        for thread in list(self._busy):
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _accept(self) -> None:
         while not self._stopping:
@@ -220,6 +225,7 @@ class WebServer:
             threading.Thread(target=self._connected, args=(sock, str(peer[0])), daemon=True).start()
 
     def _connected(self, sock: socket.socket, peer: str) -> None:
+        self._busy.add(threading.current_thread())
         self._open.add(sock)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -233,6 +239,7 @@ class WebServer:
         finally:
             self._open.discard(sock)
             sock.close()
+            self._busy.discard(threading.current_thread())
 
     def serve(self, sock: socket.socket, peer: str) -> None:
         """All requests of one connection."""
