@@ -212,7 +212,7 @@ class WebServer:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # it was closed in this moment
-        until = time.monotonic() + 2
+        until = time.monotonic() + 0.3  # some faults never let go
         for thread in list(self._busy):
             thread.join(max(0.0, until - time.monotonic()))
 
