@@ -37,7 +37,7 @@ from typing import Callable, NamedTuple, Optional, Union
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree
 
-from kcistorage_parts.connections import BadReply, Connections, Headers, Reply, Request, Rest
+from kcistorage_parts.connections import BadReply, Connections, Headers, Reply, Request, Rest, any_reply
 
 API_VERSION = "2021-12-02"  # index tags came in 2019-12-12, lists of names that XML cannot hold in 2021-02-12
 BLOCKS_IN_FLIGHT = 4  # an upload's memory: these, and one that the caller fills
@@ -150,10 +150,6 @@ def check_span(start: int, stop: int, status: int, headers: Headers) -> None:
     length = str(last + 1 - first)
     if first != start or last + 1 != min(stop, size) or headers.get("content-length") != length:
         raise BadReply("other bytes than were asked for")
-
-
-def any_reply(status: int, headers: Headers) -> None:
-    """What `check_span` is to a request for anything else."""
 
 
 def listed(page: bytes) -> tuple[list[str], str]:

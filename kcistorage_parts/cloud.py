@@ -400,11 +400,11 @@ class CloudDriver:
             return Finding(properties, at, first)
         stop, ask = min(properties.size, stop), self._asker(key, properties)
         beginning = Beginning(at, first, unbroken(ask, at + len(first), stop, rest), stop, rest.close)
-        return Finding(properties, at, first, self._new_fill(key, properties, beginning))
+        return Finding(properties, at, first, self._new_fill(key, properties, beginning, ask))
 
-    def _new_fill(self, key: str, properties: Properties, beginning: Beginning) -> Fill:
-        fetch, done = partial(unbroken, self._asker(key, properties)), partial(self._end_fill, key)
-        fill = Fill(self.new_copy, properties, beginning, fetch, done, self._fetches)
+    def _new_fill(self, key: str, properties: Properties, beginning: Beginning, ask: Ask) -> Fill:
+        done = partial(self._end_fill, key)
+        fill = Fill(self.new_copy, properties, beginning, partial(unbroken, ask), done, self._fetches)
         with self._lock:
             self._fills[key] = fill
         return fill

@@ -234,11 +234,8 @@ class Fill:
 
     def there_until(self, at: int) -> int:
         """Where the bytes that are there from `at` on end: at once, where that one is not."""
-        with self._changed:
-            return self._there_until(at)
-
-    def _there_until(self, at: int) -> int:
-        return max(at, min((gap.at for gap in self._absent if at < gap.stop), default=self.properties.size))
+        with self._changed:  # or once more, in `wait_for`
+            return max(at, min((gap.at for gap in self._absent if at < gap.stop), default=self.properties.size))
 
     def read(self, start: int, stop: int) -> bytes:
         """Bytes that are there, for one who joined."""
@@ -252,8 +249,8 @@ class Fill:
                 self._wanted = at
         self.start()
         with self._changed:
-            self._changed.wait_for(lambda: self._there_until(at) > at or self._broken or not self._fetchers)
-            return self._there_until(at)
+            self._changed.wait_for(lambda: self.there_until(at) > at or self._broken or not self._fetchers)
+            return self.there_until(at)
 
 
 class Cold:
@@ -284,8 +281,9 @@ class Cold:
         if first:
             yield first
         elif start < stop and not (self._fill is not None and self._fill.there_until(start) > start):
-            yield from self._fetch(start, min(stop, start + FIRST_BYTES))  # far from what is being fetched
-            start = min(stop, start + FIRST_BYTES)
+            end = min(stop, start + FIRST_BYTES)
+            yield from self._fetch(start, end)  # far from what is being fetched
+            start = end
         start += len(first)
         while start < stop:
             end = min(stop, self._fill.wait_for(start) if self._fill is not None else start)

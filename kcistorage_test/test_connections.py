@@ -16,11 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kcistorage_parts import connections
-from kcistorage_parts.connections import BadReply, Connection, Connections, Headers, Reply, Request
-
-
-def any_reply(status: int, headers: Headers) -> None:
-    """For requests that take what comes."""
+from kcistorage_parts.connections import BadReply, Connection, Connections, Headers, Reply, Request, any_reply
 
 
 def request(method: str = "GET", body: bytes = b"", check: Callable[[int, Headers], None] = any_reply) -> Request:
