@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
@@ -53,38 +53,40 @@ def serve(protocol: str, name: str, port: int, folder: Path) -> None:
     threading.Event().wait()
 
 
+def _pid(folder: Path) -> Optional[int]:
+    """Of the server that listens, None before there was one."""
+    text = (folder / "pid").read_text() if (folder / "pid").exists() else ""
+    return int(text) if text else None
+
+
 def start(protocol: str, name: str, port: int, folder: Path) -> None:
-    """Starts the server in a process of its own and waits until it answers."""
+    """Starts the server in a process of its own and waits until it listens. Raises RuntimeError when it does not."""
     command = [sys.executable, "-m", "conformance.selftest.stand", "serve", protocol, name, str(port), str(folder)]
     with (folder / "log").open("ab") as log:
-        subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     until = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.02)
+    while _pid(folder) != server.pid:  # that something answers proves little: the one before may not be gone
+        if server.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"{name} does not listen on {port}: {(folder / 'log').read_text()[-500:]}")
+        time.sleep(0.02)
 
 
-def _alive(pid: int) -> bool:
-    with suppress(ChildProcessError):  # it may be a child of another process of the stand
-        os.waitpid(pid, os.WNOHANG)
+def _listens(port: int) -> bool:
     try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat")
-        return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
-    except ProcessLookupError:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
         return False
+    except OSError:
+        return True  # a reset or silence: its backlog is being torn down
+    return True
 
 
-def kill(folder: Path) -> None:
-    """kill -9, and waits until it is gone."""
-    pid = int((folder / "pid").read_text())
+def kill(port: int, folder: Path) -> None:
+    """kill -9, and waits until nobody listens: the last thread to die, not the first, lets go of the socket."""
+    pid = _pid(folder)
+    assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    while _alive(pid):
+    while _listens(port):
         time.sleep(0.01)
 
 
@@ -104,7 +106,7 @@ def process(house: House, name: str, **changes: Any) -> Iterator[Options]:
         try:
             yield replace(house.told(port, folder), levers={"restart": lever}, **changes)
         finally:
-            kill(folder)
+            kill(port, folder)
 
 
 @contextmanager
@@ -122,7 +124,7 @@ def of_fault(house: House, name: Optional[str]) -> Iterator[Options]:
 def main() -> None:
     verb, protocol, name, port, folder = sys.argv[1:]
     if verb == "restart":
-        kill(Path(folder))
+        kill(int(port), Path(folder))
         start(protocol, name, int(port), Path(folder))
     else:
         serve(protocol, name, int(port), Path(folder))
