@@ -88,8 +88,8 @@ run-stor: ## the Stor server on port 3000 (KCI_STORAGE_PORT), on two pairs of fo
 	@CONFIG_FILE=$${CONFIG_FILE:-stor.json} $(RUN_VENV)/bin/python stor.py --init $(ARGS)
 	@CONFIG_FILE=$${CONFIG_FILE:-stor.json} exec $(RUN_VENV)/bin/python stor.py $(ARGS)
 
-# Servers of different tests have ports and folders of their own. Eight at a time: more would only wait for the disk.
-PYTEST := -m pytest --numprocesses auto --maxprocesses 8
+# Servers of different tests have ports and folders of their own; how many at a time is decided in conftest.py.
+PYTEST := -m pytest --numprocesses auto
 
 test: $(TEST_VENV)/installed $(AZURITE) ## every test; ARGS='-k ranges' for some
 	@$(TEST_VENV)/bin/python $(PYTEST) $(ARGS)
