@@ -275,33 +275,37 @@ class CloudDriver:
 
     def open(self, key: str, bodiless: bool = False, start: int = 0) -> Union[Hit, Cold, None]:
         """The object, or None where there is none. `bodiless`: no bytes of it are wanted; else those from `start`."""
-        here = self._here(key, self._is_fresh)
+        here = self._fresh(key)[0]
         while here is None:
             finding = self._look(key, bodiless, start if start < MOST_BYTES else 0)
             if finding is None:
                 return None
             if finding is not CURRENT:
                 return self._found(key, finding)
-            here = self._here(key, lambda checked: True)  # it may have been evicted meanwhile
+            here = self._here(key)[0]  # it may have been evicted meanwhile
         return here
 
-    def _is_fresh(self, checked: float) -> bool:
-        """Whether what was last known to be current then may be given out (CH-2)."""
-        return abs(time.time() - checked) < self._revalidate_seconds or time.monotonic() < self._trusted_until
+    def _fresh(self, key: str) -> tuple[Union[Hit, Cold, None], str]:
+        """What is here and may be given out unasked (CH-2); else the ETag of what has to be revalidated, or ""."""
+        here, checked = self._here(key)
+        if here is None:
+            return None, ""
+        if abs(time.time() - checked) < self._revalidate_seconds or time.monotonic() < self._trusted_until:
+            return here, ""
+        here.close()
+        return None, here.etag
 
-    def _here(self, key: str, good: Callable[[float], bool]) -> Union[Hit, Cold, None]:
-        """A copy, whole or in the making; `good` judges by when it was last known to be current."""
+    def _here(self, key: str) -> tuple[Union[Hit, Cold, None], float]:
+        """A copy, whole or in the making, and when it was last known to be current."""
         entry = self._cache.open(key) if self._cache is not None and key not in self._spoilt else None
         if entry is not None:
-            hit = Hit(entry.descriptor, None, entry.size, entry.etag, entry.modified, entry.content_type, "cached")
-            if good(entry.checked):
-                return hit
-            hit.close()
+            of = entry.descriptor, None, entry.size, entry.etag, entry.modified, entry.content_type
+            return Hit(*of, "cached"), entry.checked
         fill = self._fills.get(key)
-        if fill is not None and good(fill.checked):
-            cold = Cold(fill.properties, fill.first, fill.fetch, fill, fill.at)
-            return cold if cold.follows else self._here(key, good)  # it has just ended: there is a copy, or nothing
-        return None
+        if fill is None:
+            return None, 0.0
+        cold = Cold(fill.properties, fill.first, fill.fetch, fill, fill.at)
+        return (cold, fill.checked) if cold.follows else self._here(key)  # it has just ended: there is a copy, or not
 
     def _found(self, key: str, finding: Finding) -> Union[Hit, Cold]:
         """The object for one of those who waited for the finding."""
@@ -313,7 +317,7 @@ class CloudDriver:
         cold = Cold(properties, first, partial(unbroken, self._asker(key, properties)), fill, at)
         if fill is None or cold.follows:
             return cold
-        return self._here(key, lambda checked: True) or cold  # others were faster, and have a copy by now
+        return self._here(key)[0] or cold  # others were faster, and have a copy by now
 
     def _look(self, key: str, bodiless: bool, start: int) -> Optional[Finding]:
         """Asks the cloud; whoever wants the same meanwhile waits for the same answer (DL-7)."""
@@ -333,11 +337,10 @@ class CloudDriver:
         return mine.result()
 
     def _find(self, key: str, bodiless: bool, start: int) -> Optional[Finding]:
-        here = self._here(key, self._is_fresh)
+        here, known = self._fresh(key)
         if here is not None:  # somebody has asked since we saw that we have to
             here.close()
             return CURRENT
-        known = self._known_version(key)
         if known or bodiless:
             try:
                 with self.timed("stat"):
@@ -349,21 +352,21 @@ class CloudDriver:
             if properties is not None and properties.etag == known:
                 self._note_current(key, known)
                 return CURRENT
-            if known and known == self._known_version(key):  # and not what came meanwhile
-                self.forget(key)
+            if known:
+                self._forget_version(key, known)
             if properties is None:
                 return None
             if bodiless:
                 return Finding(properties)
         return self._begin(key, start)
 
-    def _known_version(self, key: str) -> str:
-        """The ETag of what is here and has to be revalidated; "" where nothing is."""
-        here = self._here(key, lambda checked: True)
-        if here is None:
-            return ""
-        here.close()
-        return here.etag
+    def _forget_version(self, key: str, etag: str) -> None:
+        """And not what came meanwhile."""
+        here, _ = self._here(key)
+        if here is not None:
+            here.close()
+            if here.etag == etag:
+                self.forget(key)
 
     def _may_trust(self, error: OSError) -> bool:
         """Whether a failure of the cloud lets copies be given out unasked for a while (RFC 9111 4.2.4)."""

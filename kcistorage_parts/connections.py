@@ -27,7 +27,7 @@ from urllib.parse import SplitResult
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0  # a network forgets silent connections without a word, Azure's own after 4 minutes
 PIECE_BYTES = 256 << 10  # what one sendall() is given, for its time-out is for the whole of that; pieces of a range
-FIRST_BYTES = 64 << 10  # of a range, as body
+SMALL_BYTES = 64 << 10  # a range of up to so many is body; of a larger one what comes first, be it a single byte
 READ_AHEAD = 16 << 10  # bytes: a head, and all of a small reply
 MOST_LINE, MOST_FIELDS = 16 << 10, 200  # bytes, and how many
 MOST_BODY = 64 << 20  # bytes: what comes is in memory, and is not to be all of it
@@ -222,8 +222,15 @@ class Connection:
         if status != 206 or not told or coded:
             return read_body(self._file, headers), 0, told or coded
         length = told_length(headers)
-        first = min(length, FIRST_BYTES)
-        return read_exactly(self._file, first), length - first, True
+        body = read_exactly(self._file, length) if length <= SMALL_BYTES else self._read_some()
+        return body, length - len(body), True
+
+    def _read_some(self) -> bytes:
+        """What has come already, or else comes next."""
+        data = self._file.read1(SMALL_BYTES)
+        if not data:
+            raise ConnectionResetError("it hung up")
+        return data
 
     def _finish(self, stays: bool, free: Callable[[Connection], None]) -> None:
         if stays and not self._has_more():

@@ -211,28 +211,45 @@ def part(size: int) -> bytes:
     return b"HTTP/1.1 206 Partial Content\r\nContent-Length: %d\r\n\r\n" % size
 
 
-def test_a_range_arrives_piece_by_piece(line: Line) -> None:
-    """Its connection is free with the last piece, and before that one is asked for more."""
-    first, second = b"a" * connections.FIRST_BYTES, b"b" * connections.PIECE_BYTES
-    sender = threading.Thread(target=line.peer.sendall, args=(part(len(first + second) + 1) + first,))
+def test_a_small_range_is_body(line: Line) -> None:
+    """All of it, however it comes."""
+    data = b"a" * connections.SMALL_BYTES
+    sender = threading.Thread(target=line.peer.sendall, args=(part(len(data)) + data,))
     sender.start()
     reply = line.connection.ask(request(), line.free)
     sender.join()
+    assert reply.body == data
+    assert list(reply.rest) == []
+    assert line.freed
+
+
+def test_a_large_range_arrives_piece_by_piece(line: Line) -> None:
+    """Its beginning is there as soon as a byte is. Its connection is free with the last piece, and not before."""
+    first, second = b"a" * 1_000, b"b" * (connections.SMALL_BYTES + connections.PIECE_BYTES)
+    line.peer.sendall(part(len(first + second)) + first)
+    reply = line.connection.ask(request(), line.free)
     assert reply.body == first
     rest = iter(reply.rest)
-    sender = threading.Thread(target=line.peer.sendall, args=(second + b"c",))
+    sender = threading.Thread(target=line.peer.sendall, args=(second,))
     sender.start()
-    assert next(rest) == second
+    assert next(rest) == second[: connections.PIECE_BYTES]
     assert not line.freed
-    assert next(rest) == b"c"
+    assert next(rest) == second[connections.PIECE_BYTES :]
     assert line.freed
     assert list(rest) == []
     sender.join()
 
 
+def test_a_large_range_of_which_nothing_comes(line: Line) -> None:
+    with pytest.raises(ConnectionResetError):
+        line.ask(part(connections.SMALL_BYTES + 1))
+    assert not line.freed
+    assert line.connection._socket.fileno() == -1
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_who_wants_no_more_of_a_range_ends_its_connection(line: Line, begun: bool) -> None:
-    size = connections.FIRST_BYTES + 2 * connections.PIECE_BYTES
+    size = connections.SMALL_BYTES + 2 * connections.PIECE_BYTES
     sender = threading.Thread(target=send_quietly, args=(line.peer, part(size) + bytes(size)))
     sender.start()
     reply = line.connection.ask(request(), line.free)
@@ -245,7 +262,7 @@ def test_who_wants_no_more_of_a_range_ends_its_connection(line: Line, begun: boo
 
 
 def test_a_range_that_breaks_off_says_so(line: Line) -> None:
-    reply = line.ask(part(connections.FIRST_BYTES + 5) + bytes(connections.FIRST_BYTES + 4))
+    reply = line.ask(part(connections.SMALL_BYTES + 5) + bytes(connections.SMALL_BYTES + 4))
     with pytest.raises(ConnectionResetError):
         list(reply.rest)
     assert not line.freed
