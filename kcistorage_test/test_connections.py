@@ -127,6 +127,7 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\no",
         b"HTTP/1.1 206 Some\r\nContent-Length: 2\r\n\r\no",
+        b"HTTP/1.1 206 Some\r\nContent-Length: 65537\r\n\r\n",
     ],
     ids=repr,
 )
