@@ -22,6 +22,7 @@ SECRET = "a secret of thirty-two bytes, or more"
 EMAIL = "lab@example.org"
 
 
+@pytest.hookimpl(optionalhook=True)  # who has no xdist runs one test after the other
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many again as processors: a test waits a third of its time. With more all would wait for the disk."""
     return min(8, (os.cpu_count() or 1) * 3 // 2)
