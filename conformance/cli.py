@@ -387,7 +387,7 @@ def selftest(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="conformance selftest", description=selftest.__doc__)
     parser.add_argument("--protocol", choices=sorted(protocols.SUITES), help="of one protocol (all)")
     parser.add_argument(
-        "--jobs", type=int, default=(os.cpu_count() or 2) + 1, help="processes (one more than processors)"
+        "--jobs", type=int, default=(os.cpu_count() or 2) * 5 // 2, help="processes (five for two processors)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="some proofs, * allowed")
