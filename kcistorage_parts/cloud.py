@@ -299,8 +299,8 @@ class CloudDriver:
         """A copy, whole or in the making, and when it was last known to be current."""
         entry = self._cache.open(key) if self._cache is not None and key not in self._spoilt else None
         if entry is not None:
-            of = entry.descriptor, None, entry.size, entry.etag, entry.modified, entry.content_type
-            return Hit(*of, "cached"), entry.checked
+            hit = Hit(entry.descriptor, None, entry.size, entry.etag, entry.modified, entry.content_type, "cached")
+            return hit, entry.checked
         fill = self._fills.get(key)
         if fill is None:
             return None, 0.0

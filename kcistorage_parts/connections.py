@@ -222,15 +222,8 @@ class Connection:
         if status != 206 or not told or coded:
             return read_body(self._file, headers), 0, told or coded
         length = told_length(headers)
-        body = read_exactly(self._file, length) if length <= SMALL_BYTES else self._read_some()
-        return body, length - len(body), True
-
-    def _read_some(self) -> bytes:
-        """What has come already, or else comes next."""
-        data = self._file.read1(SMALL_BYTES)
-        if not data:
-            raise ConnectionResetError("it hung up")
-        return data
+        first = length if length <= SMALL_BYTES else len(self._file.peek(1)) or 1  # what has come, or comes next
+        return read_exactly(self._file, first), length - first, True
 
     def _finish(self, stays: bool, free: Callable[[Connection], None]) -> None:
         if stays and not self._has_more():

@@ -488,9 +488,9 @@ def test_what_was_asked_before_is_cheap() -> None:
 
 
 def test_a_long_header_is_cheap() -> None:
-    """A head of 64 KiB full of what the patterns look for: less than 0.5 s, where a quadratic reading takes minutes."""
+    """A head of 64 KiB full of what the patterns look for: less than 50 ms, where a quadratic reading takes minutes."""
     for lie in ("1.1.1.1,", "for=", 'for="', "[", ";", "=", " ", "\t;", "for=1.1.1.1;", "a=b;", '"', "for=\\"):
         text = lie * (65536 // len(lie))
-        assert microseconds(partial(client_address, PROXY, text, None, TRUSTED), 1) < 500_000
-        assert microseconds(partial(client_address, PROXY, None, text, TRUSTED), 1) < 500_000
-        assert microseconds(partial(DEFAULTS.banned, text), 1) < 500_000
+        assert microseconds(partial(client_address, PROXY, text, None, TRUSTED), 1) < 50_000
+        assert microseconds(partial(client_address, PROXY, None, text, TRUSTED), 1) < 50_000
+        assert microseconds(partial(DEFAULTS.banned, text), 1) < 50_000
