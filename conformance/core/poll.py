@@ -1,6 +1,6 @@
 """Waiting: every time a check may take stands in one table, and what was really used is remembered.
 
-A check never sleeps. It waits for an event with a ceiling (`eventually`), or watches that none comes (`never`).
+A check never sleeps. It waits for an event with a ceiling (`eventually`), or watches that none comes (`throughout`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CEILINGS = {
     "settle": 3.0,  # until a held upload shows
 }
 WINDOW = 0.25  # seconds in which something that must not happen is watched for
-PAUSE = 0.01  # between two looks of `eventually`
+PAUSE = 0.01  # between two looks
 
 
 @dataclass
@@ -47,4 +47,11 @@ class Patience:
                 return found
             if took > self.ceiling(name):
                 raise Violation(allowed, f"nothing of it within {self.ceiling(name):g} s")
+            time.sleep(PAUSE)
+
+    def throughout(self, look: Callable[[], None]) -> None:
+        """Looks again and again for a window. `look` raises Violation when it sees what must not be."""
+        until = time.monotonic() + WINDOW
+        while time.monotonic() < until:
+            look()
             time.sleep(PAUSE)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Optional
 
-from conformance.core import expect
+from conformance.core import expect, poll
 from conformance.core.verdict import DependencyFailed, Untestable
 from conformance.core.wire import Headers, Response
 from conformance.web import client as web
@@ -109,11 +109,19 @@ class Client(web.Client):
         expect.status(self.get(path_of(data)), 404, context=context or "GET")
 
     def half_sent(self, data: bytes, path: Optional[str] = None) -> Held:
-        """A POST of the bytes, the first half of them on the wire."""
+        """A POST of the bytes, the first half of them on the wire, and the server had its turn to begin with it.
+
+        Who came in later than the POST was answered, or held up for a window. That is no proof, but the order in
+        which a server begins is that in which connections came, on all but the busiest of machines.
+        """
         connection = self.connection()
         sized = [("Content-Length", str(len(data)))]
         half = len(data) // 2
         connection.send(self.post_head(path or path_of(data), sized) + data[:half])
+        later = self.connection()
+        later.send(self.head("GET", "/"))
+        later.answered_within(poll.WINDOW)
+        later.close()
         return Held(connection, data[half:], data)
 
     # ------------------------------------------------------------------------------- what shared checks ask for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Callable
 
@@ -17,15 +18,20 @@ CLIENTS, OPERATIONS, NAMES = 6, 60, 8
 
 @clause("SO-04c", "atomic.under-way", direct=True)
 def test_under_way(stor: Client) -> None:
-    """Half of the body is on the wire while it is asked for; then the gate opens."""
+    """Half of the body is on the wire while it is asked for, again and again for a window; then the gate opens."""
     data = stor.fresh("object", 2 * HALF)
     held = stor.half_sent(data)
-    for method in ("GET", "HEAD", "GET"):
+    methods = itertools.cycle(("GET", "HEAD"))
+
+    def missing() -> None:
+        method = next(methods)
         probe = stor.connection()
         probe.send(stor.head(method, path_of(data)))
         at_once = probe.answered_within(stor.patience.ceiling("early"))
         expect.that(at_once, "404 at once", "nothing", f"{method} during the upload")
         expect.status(probe.receive(method), 404, context=f"{method} during the upload")
+
+    stor.patience.throughout(missing)
     expect.status(held.open(), 201, context="the upload")
     stor.has(data, "after the upload")
 

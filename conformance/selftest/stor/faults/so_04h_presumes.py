@@ -26,7 +26,6 @@ class Server(Reference):
 def witness(stor: Client) -> object:
     data = stor.fresh("a", 200_000)
     held = stor.half_sent(data)
-    stor.get("/status")
     second = stor.store(data).status
     held.connection.close()
     return second
