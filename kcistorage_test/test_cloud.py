@@ -1487,11 +1487,11 @@ def test_a_lock_that_was_seen_long_ago_and_is_gone(world: World, monkeypatch: py
 
 def test_a_living_holder_keeps_the_key(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """UP-9: however long it takes."""
-    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.6)
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 1.2)
     one, other = world.server("a"), world.server("b")
     with one.lease(KEY, 1), one.create(KEY, TYPE, TAGS) as incoming:
         incoming.write(NEW)
-        with other.lease(KEY, 0.9) as theirs:
+        with other.lease(KEY, 1.5) as theirs:
             assert not theirs
         incoming.commit(KEY, TYPE, TAGS)
     assert len([asked for asked in world.backend.asked if is_renewal(asked)]) > 3
@@ -1520,9 +1520,9 @@ def test_a_lock_that_somebody_else_took_ends_the_upload(world: World, data: byte
 
 def test_a_lock_that_cannot_be_renewed_ends_the_upload(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """UP-9: before anybody else may have the key; the operator is told."""
-    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.2)
     server = world.server()
     upload(server, OLD)
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.2)
     with server.lease(KEY, 1), server.create(KEY, TYPE, TAGS) as incoming:
         incoming.write(NEW)
         world.backend.fail(is_claim, ConnectionError("away"))
@@ -1574,10 +1574,10 @@ def test_a_renewal_that_hangs_costs_no_other_lock(world: World) -> None:
 
 def test_a_lock_that_cannot_be_released_expires(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """UP-9: the upload is none the worse, and the operator is told."""
-    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.2)
     server = world.server()
     world.backend.fail(is_release, ConnectionError("away"), times=1)
     upload(server, OLD)
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.2)
     with world.server("b").lease(KEY, 10) as theirs:
         assert theirs
     assert [event for event, _ in world.warned] == ["lease-not-released"]
@@ -1609,13 +1609,13 @@ def test_the_housekeeping_removes_what_the_dead_have_left(world: World, monkeypa
     server = world.server()
     upload(server, OLD)
     until(lambda: locks(world.backend) == [])
-    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.1)
+    monkeypatch.setattr(leases, "EXPIRY_SECONDS", 0.3)
     for name in (leases.LOCKS + "0" * 128, PROBE + "0"):
         world.backend.store(name, b"the claim of a server that is dead")
     server.remove_dead_locks()
     server.remove_dead_locks()
     assert len(world.backend.objects) == 3
-    threading.Event().wait(0.1)  # the time that a lock lives
+    threading.Event().wait(0.3)  # the time that a lock lives
     server.remove_dead_locks()
     assert list(world.backend.objects) == [KEY]
 
