@@ -1293,8 +1293,8 @@ VISITS: list[tuple[bytes, int, bool]] = [  # sent, bytes read, with a reset
     (get("/nothing"), 100, False),
     (get("/v1/list") + get("/a/x"), 100, False),
     (upload("b", "y", SMALL), 50, False),
-    (upload("b", "y", SMALL)[:-100], 0, False),
-    (upload("b", "y", SMALL)[:-100], 0, True),
+    (upload("b", "z", SMALL)[:-100], 0, False),
+    (upload("b", "z", SMALL)[:-100], 0, True),
 ]
 
 
