@@ -1,42 +1,48 @@
-"""Crew: the threads that connections are given to."""
+"""Crew: the threads that connections are given to, and the one among them that lets connections in."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import select
 import threading
-from typing import Any, cast
+import time
+from functools import partial
+from typing import Any, Optional
+from unittest.mock import Mock
 
 import pytest
 
 import kcistorage
 from kcistorage import Connection, Crew
-from kcistorage_test.conftest import Running
+from kcistorage_test.conftest import Running, Start
+from kcistorage_test.talk import Peer
 from kcistorage_test.test_handlers import until
 
 
 class Work:
-    """Stands for connections: each is a number, and is served when its gate opens."""
+    """Jobs: each is a number, and is done when its gate opens."""
 
     def __init__(self) -> None:
-        self.crew = Crew(self._serve)
+        self.crew = Crew()
         self.served: dict[int, threading.Thread] = {}
         self._gates: dict[int, threading.Event] = {}
 
     def give(self, number: int) -> None:
         self._gates[number] = threading.Event()
-        self.crew.employ(cast(Connection, number))
+        self.crew.employ(partial(self._serve, number))
 
     def end(self, number: int) -> threading.Thread:
         self._gates[number].set()
         until(lambda: number in self.served)
         return self.served[number]
 
-    def _serve(self, connection: Any) -> None:
-        assert self._gates[connection].wait(10)
-        self.served[connection] = threading.current_thread()
+    def _serve(self, number: int) -> None:
+        assert self._gates[number].wait(10)
+        self.served[number] = threading.current_thread()
 
 
-def test_an_idle_thread_gets_the_next_connection() -> None:
+def test_an_idle_thread_gets_the_next_job() -> None:
     work = Work()
     threads = set()
     for number in range(5):
@@ -73,14 +79,13 @@ def test_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert work.end(2) is not thread
 
 
-def test_a_connection_given_to_a_thread_that_is_about_to_end_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_given_to_a_thread_that_is_about_to_end_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """At any moment: threads end all the time here."""
     monkeypatch.setattr(kcistorage, "IDLE_THREAD_SECONDS", 0.000_1)
-    served, count = threading.Semaphore(0), itertools.count()
-    crew = Crew(lambda connection: served.release())
+    done, crew = threading.Semaphore(0), Crew()
     for _ in range(3_000):
-        crew.employ(cast(Connection, next(count)))
-        assert served.acquire(timeout=10), "nobody came"
+        crew.employ(done.release)
+        assert done.acquire(timeout=10), "nobody came"
 
 
 def test_a_fault_costs_its_connection_alone(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,3 +105,85 @@ def test_a_fault_costs_its_connection_alone(server: Running, monkeypatch: pytest
         with server.peer() as peer:
             assert peer.get("/nothing").status == 404
     until(lambda: sum("connection-failed" in line for line in server.log()) == 1)
+
+
+# ---- The door
+
+
+@pytest.fixture
+def slow(start: Start, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A server that has no lobby: each connection takes a thread, as with a cloud."""
+    monkeypatch.delattr(select, "epoll")
+    return start()
+
+
+def test_who_lets_a_connection_in_serves_it(slow: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And an idle thread takes over at the door: two are enough for clients that come one after the other."""
+    let_in, served = list[threading.Thread](), list[threading.Thread]()
+    place, serve = slow.server._place, Connection.serve
+
+    def noted_place(*arguments: Any) -> Optional[Connection]:
+        let_in.append(threading.current_thread())
+        return place(*arguments)
+
+    def noted_serve(connection: Connection) -> None:
+        served.append(threading.current_thread())
+        serve(connection)
+
+    monkeypatch.setattr(slow.server, "_place", noted_place)
+    monkeypatch.setattr(Connection, "serve", noted_serve)
+    for _ in range(6):
+        with slow.peer() as peer:
+            assert peer.get("/nothing").status == 404
+        until(lambda: slow.server._crew._idle == 1)
+    assert served == let_in
+    assert len(served) == 6
+    assert len(set(served)) == 2
+
+
+def test_the_door_is_open_while_others_are_served(slow: Running) -> None:
+    with contextlib.ExitStack() as crowd:
+        peers = [crowd.enter_context(slow.peer()) for _ in range(20)]
+        for peer in reversed(peers):
+            assert peer.get("/nothing").status == 404
+
+
+def test_who_finds_no_other_for_the_door_stays_there(slow: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection pays for it, and the log has it."""
+    monkeypatch.setattr(kcistorage, "MOST_IDLE_THREADS", 0)
+    with slow.peer() as peer:
+        assert peer.get("/nothing").status == 404  # all threads of the server's own are running
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
+        for _ in range(2):
+            with slow.peer() as peer, contextlib.suppress(ConnectionResetError):
+                assert peer.rest() == b""
+    until(lambda: sum("new thread" in line for line in slow.log()) == 2)
+    with slow.peer() as peer:
+        assert peer.get("/nothing").status == 404
+
+
+def test_a_fault_at_the_door_costs_one_connection(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(server.server, "_place", Mock(side_effect=ZeroDivisionError))
+        with server.peer() as peer, contextlib.suppress(ConnectionResetError):
+            assert peer.rest() == b""
+    assert "ZeroDivisionError" in server.wait_for_log("connection-failed")
+    with server.peer() as peer:
+        assert peer.get("/nothing").status == 404
+
+
+def test_the_end_is_not_a_matter_of_looking_often(server: Running) -> None:
+    """CF-3: who waits at the door is told that it closes."""
+    site, log, metrics = server.server.site, server.server.log, server.server.metrics
+    other = kcistorage.StorageServer(("127.0.0.1", 0), site, log, metrics)
+    thread = threading.Thread(target=other.serve_forever, args=(60,))
+    thread.start()
+    with Peer(("127.0.0.1", other.server_port)) as peer:
+        assert peer.get("/nothing").status == 404
+    began = time.monotonic()
+    assert other.stop(10)
+    thread.join(10)
+    assert time.monotonic() - began < 10
+    with pytest.raises(ConnectionRefusedError):
+        Peer(("127.0.0.1", other.server_port))
