@@ -9,11 +9,11 @@
     archive  1,000 device trees of 20 KiB as .tar.xz: not beside the     <= 1/8 of the time
              cloud alone, but beside their uploads one by one
 
-Direct downloads go to the emulator's own port, with a signature in the URL (Azurite) or as anybody (SeaweedFS). Both of
-a pair are asked by the same client, over a fresh connection for each download. Their rounds alternate, and medians are
-compared: of a round with several clients the first byte is the median one, and the total is the last one's. Before each
-cold round the files of the cache are deleted; the server goes on, as one in service does. All bytes are compared once
-the clock stands still. Emulator and server, each a process, and all their files are gone at the end. Linux.
+Direct downloads go to the emulator's own port, with a signature in the URL. Both of a pair are asked by one client,
+over a fresh connection for each download. Their rounds alternate, and medians are compared: of a round with several
+clients the first byte is the median one, and the total is the last one's. Before each cold round the files of the cache
+are deleted; the server goes on, as one in service does. All bytes are compared once the clock stands still. Emulator
+and server, each a process, and all their files are gone at the end. Linux.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from threading import Barrier
@@ -186,8 +187,12 @@ def s3_cloud(folder: Path) -> Iterator[Cloud]:
         )
         keys = {"access_key": seaweed.ACCESS_KEY, "secret_key": seaweed.SECRET_KEY, "region": seaweed.REGION}
         config = {"endpoint": emulator.endpoint, "bucket": seaweed.BUCKET, "secure": False, **keys}
-        port, path = int(emulator.endpoint.rpartition(":")[2]), f"/{seaweed.BUCKET}"
-        yield Cloud("SeaweedFS", port, lambda key: f"{path}/{key}", partial(obstore.put, store), config)
+        port, hour = int(emulator.endpoint.rpartition(":")[2]), timedelta(hours=1)
+
+        def target(key: str) -> str:
+            return obstore.sign(store, "GET", key, hour).partition(emulator.endpoint)[2]
+
+        yield Cloud("SeaweedFS", port, target, partial(obstore.put, store), config)
     finally:
         emulator.kill()
 
@@ -281,7 +286,8 @@ def download(place: Place, at: Optional[int], size: int, into: memoryview, start
     port, target = place
     wanted = "" if at is None else f"Range: bytes={at}-{at + size - 1}\r\n"
     with connect(port) as connection:
-        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: bench\r\n{wanted}Connection: close\r\n\r\n".encode())
+        fields = f"Host: 127.0.0.1:{port}\r\n{wanted}Connection: close\r\n"  # S3 signs the host
+        connection.sendall(f"GET {target} HTTP/1.1\r\n{fields}\r\n".encode())
         head, content = answered(connection, 206 if wanted else 200)
         if f"\r\ncontent-length: {size}\r\n" not in f"{head.decode().lower()}\r\n":
             raise RuntimeError(f"{size} bytes were to come, and not {head.decode()!r}")
