@@ -1304,13 +1304,23 @@ class StorageServer(HTTPServer):
 
     def _watch(self) -> None:
         """In a thread of the crew: at the door, until somebody comes in who needs this thread."""
+        connection = None
+        try:
+            connection = self._next_visitor()
+        finally:
+            if connection is None:  # the end; or a fault of ours, and better no server than a deaf one
+                self.server_close()
+                self._closed.set()
+        if connection is not None:
+            self._serve(connection)
+
+    def _next_visitor(self) -> Optional[Connection]:
+        """Somebody who needs this thread, once another one watches the door; None at the end."""
         while not self.stopping:
             connection = self._let_in()
             if connection is not None and self._delegate(self._watch, connection):
-                self._serve(connection)
-                return
-        self.server_close()
-        self._closed.set()
+                return connection
+        return None
 
     def _let_in(self) -> Optional[Connection]:
         """Waits for a connection, and gives one that needs a thread."""

@@ -173,12 +173,32 @@ def test_a_fault_at_the_door_costs_one_connection(server: Running, monkeypatch: 
         assert peer.get("/nothing").status == 404
 
 
-def test_the_end_is_not_a_matter_of_looking_often(server: Running) -> None:
-    """CF-3: who waits at the door is told that it closes."""
+def other_server(server: Running, seconds: float) -> tuple[kcistorage.StorageServer, threading.Thread]:
+    """One more, on the same storage, whose door is looked at every so often."""
     site, log, metrics = server.server.site, server.server.log, server.server.metrics
     other = kcistorage.StorageServer(("127.0.0.1", 0), site, log, metrics)
-    thread = threading.Thread(target=other.serve_forever, args=(60,))
+    thread = threading.Thread(target=other.serve_forever, args=(seconds,))
     thread.start()
+    return other, thread
+
+
+def test_nobody_waits_for_a_server_that_is_deaf(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What should never happen ends it, and is told: whoever started it can start it again."""
+    told = list[threading.ExceptHookArgs]()
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    other, thread = other_server(server, 0.01)
+    monkeypatch.setattr(other, "get_request", Mock(side_effect=ZeroDivisionError))
+    thread.join(10)
+    assert not thread.is_alive()
+    until(lambda: [arguments.exc_type for arguments in told] == [ZeroDivisionError])
+    with pytest.raises(ConnectionRefusedError):
+        Peer(("127.0.0.1", other.server_port))
+    assert other.stop(10)
+
+
+def test_the_end_is_not_a_matter_of_looking_often(server: Running) -> None:
+    """CF-3: who waits at the door is told that it closes."""
+    other, thread = other_server(server, 60)
     with Peer(("127.0.0.1", other.server_port)) as peer:
         assert peer.get("/nothing").status == 404
     began = time.monotonic()
