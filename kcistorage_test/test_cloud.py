@@ -1955,6 +1955,7 @@ class Servers(RuleBasedStateMachine):
     @rule(name=NAMES, key=KEYS)
     def fail_to_get(self, name: str, key: str) -> None:
         """The next read breaks: in `open`, in a fill, or nobody reads."""
+        self.world.let_fills_end()  # or it might break one that has to spare a reader
         self.world.backend.fail(lambda asked: asked.what == "read", ConnectionError("cut"), 1)
         with contextlib.suppress(ConnectionError):
             found = self.servers[name].open(key)
