@@ -1,4 +1,4 @@
-"""Crew: the threads that connections are given to, and the one among them that lets connections in."""
+"""Crew: the threads that connections are given to, and those among them that let connections in."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import select
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Optional
 from unittest.mock import Mock
@@ -117,8 +118,20 @@ def slow(start: Start, monkeypatch: pytest.MonkeyPatch) -> Running:
     return start()
 
 
+def visit(server: Running) -> None:
+    with server.peer() as peer:
+        assert peer.get("/nothing").status == 404
+
+
+def visited_by(server: Running, crowd: int) -> None:
+    with contextlib.ExitStack() as staying:
+        for peer in [staying.enter_context(server.peer()) for _ in range(crowd)]:
+            assert peer.get("/nothing").status == 404
+    until(lambda: not server.server.connections)
+
+
 def test_who_lets_a_connection_in_serves_it(slow: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And an idle thread takes over at the door: two are enough for clients that come one after the other."""
+    """And comes back to the door: two are enough for clients that come one after the other."""
     let_in, served = list[threading.Thread](), list[threading.Thread]()
     place, serve = slow.server._place, Connection.serve
 
@@ -133,12 +146,29 @@ def test_who_lets_a_connection_in_serves_it(slow: Running, monkeypatch: pytest.M
     monkeypatch.setattr(slow.server, "_place", noted_place)
     monkeypatch.setattr(Connection, "serve", noted_serve)
     for _ in range(6):
-        with slow.peer() as peer:
-            assert peer.get("/nothing").status == 404
-        until(lambda: slow.server._crew._idle == 1)
+        visit(slow)
+        until(lambda: slow.server._at_door == 2)
     assert served == let_in
     assert len(served) == 6
     assert len(set(served)) == 2
+
+
+def test_after_a_crowd_a_few_are_at_the_door(slow: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next few connections wake one thread each. Who is not needed there is idle."""
+    for _ in range(3):
+        visited_by(slow, 20)
+        until(lambda: slow.server._at_door == kcistorage.MOST_AT_DOOR)
+        until(lambda: slow.server._crew._idle == kcistorage.MOST_IDLE_THREADS)
+    monkeypatch.setattr(slow.server, "_delegate", Mock(side_effect=AssertionError("nobody else is needed")))
+    visited_by(slow, kcistorage.MOST_AT_DOOR - 1)
+
+
+def test_many_come_and_go_at_once(slow: Running) -> None:
+    """Whatever the order in which threads leave the door and come back: somebody is there."""
+    with ThreadPoolExecutor(12) as pool:
+        for visited in [pool.submit(visit, slow) for _ in range(600)]:
+            visited.result()
+    until(lambda: slow.server._at_door == kcistorage.MOST_AT_DOOR)
 
 
 def test_the_door_is_open_while_others_are_served(slow: Running) -> None:
@@ -151,9 +181,9 @@ def test_the_door_is_open_while_others_are_served(slow: Running) -> None:
 def test_who_finds_no_other_for_the_door_stays_there(slow: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection pays for it, and the log has it."""
     monkeypatch.setattr(kcistorage, "MOST_IDLE_THREADS", 0)
-    with slow.peer() as peer:
-        assert peer.get("/nothing").status == 404  # all threads of the server's own are running
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, slow.peer() as before:
+        assert before.get("/nothing").status == 404  # by the first one at the door; a second one is there now
+        until(lambda: slow.server._at_door == 1)
         patched.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError("can't start new thread")))
         for _ in range(2):
             with slow.peer() as peer, contextlib.suppress(ConnectionResetError):
@@ -190,7 +220,7 @@ def test_nobody_waits_for_a_server_that_is_deaf(server: Running, monkeypatch: py
     monkeypatch.setattr(other, "get_request", Mock(side_effect=ZeroDivisionError))
     thread.join(10)
     assert not thread.is_alive()
-    until(lambda: [arguments.exc_type for arguments in told] == [ZeroDivisionError])
+    until(lambda: {arguments.exc_type for arguments in told} == {ZeroDivisionError})
     with pytest.raises(ConnectionRefusedError):
         Peer(("127.0.0.1", other.server_port))
     assert other.stop(10)

@@ -18,7 +18,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, Optional
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -88,20 +88,26 @@ def start(start: Start, request: pytest.FixtureRequest) -> Iterator[Start]:
 
 
 class HandOffs:
-    """Counts the connections that are given threads, and can hold them up on their way."""
+    """Counts the connections that are given threads, or stay with the one that let them in; can hold up the former."""
 
     def __init__(self, server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         self._go = threading.Event()
         self._go.set()
-        delegate = server.server._delegate
+        delegate, place = server.server._delegate, server.server._place
 
         def delegate_one(job: Job, connection: Connection) -> bool:
-            self.count += 1
+            self.count += job != server.server._watch
             assert self._go.wait(10)
             return delegate(job, connection)
 
+        def place_one(sock: socket.socket, address: Any) -> Optional[Connection]:
+            connection = place(sock, address)
+            self.count += connection is not None
+            return connection
+
         monkeypatch.setattr(server.server, "_delegate", delegate_one)
+        monkeypatch.setattr(server.server, "_place", place_one)
 
     @contextlib.contextmanager
     def held_up(self) -> Iterator[None]:
@@ -871,9 +877,9 @@ def test_connections_at_rest_count(start: Start, monkeypatch: pytest.MonkeyPatch
     with server.peer() as new, server.peer() as used:
         assert used.get("/").status == 200
         everybody_rests(server, 2)
-        with server.peer() as told, server.peer() as beyond:
+        with server.peer() as told:
             assert told.reply().status == 503
-            with contextlib.suppress(ConnectionResetError):
+            with server.peer() as beyond, contextlib.suppress(ConnectionResetError):
                 assert beyond.rest() == b""
             assert hand_offs.count == 1
             assert new.get("/").status == used.get("/").status == 200
@@ -1149,9 +1155,15 @@ def poor(start: Start, monkeypatch: pytest.MonkeyPatch) -> Running:
     return start(limits=LimitOptions(keep_alive_seconds=IMPATIENT))
 
 
-def test_without_epoll_a_connection_keeps_its_thread(poor: Running) -> None:
+def test_without_epoll_a_connection_keeps_its_thread(poor: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """DL-8"""
-    before = threads()
+    serve, served = Connection._serve, set[tuple[Connection, threading.Thread]]()
+
+    def noted_serve(connection: Connection, exchange: Exchange, asked: bool) -> bool:
+        served.add((connection, threading.current_thread()))
+        return serve(connection, exchange, asked)
+
+    monkeypatch.setattr(Connection, "_serve", noted_serve)
     with poor.peer() as peer, poor.peer() as other:
         assert [peer.get("/").status for _ in range(3)] == [200] * 3
         assert other.send(upload("a", "x", SMALL) + get("/a/x") * 2).reply().status == 200
@@ -1159,9 +1171,10 @@ def test_without_epoll_a_connection_keeps_its_thread(poor: Running) -> None:
         for status, data in [(200, get("/a/x")), (404, get("/nothing")), (200, get("/v1/list")), (200, get("/a/x"))]:
             assert other.send(data).reply().status == status
             assert peer.get("/a/x").body == SMALL
-        assert len(threads() - before) == 2
+        kept, keepers = zip(*served)
+        assert len(served) == len({*kept}) == len({*keepers}) == 2
         assert peer.rest() == other.rest() == b"", "in the end they are idle for too long"
-    until(lambda: len(threads()) <= len(before))  # not the same ones: another one watches the door
+    until(lambda: not poor.server.connections)
 
 
 def test_without_epoll_everything_else_is_the_same(poor: Running) -> None:
