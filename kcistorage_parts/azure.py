@@ -25,19 +25,28 @@ import heapq
 import random
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, Optional
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree
 
-from kcistorage_parts.connections import BadReply, Connections, Headers, Reply, Request, Rest, any_reply
+from kcistorage_parts.connections import (
+    Arriving,
+    BadReply,
+    Connections,
+    Properties,
+    Reply,
+    Request,
+    any_reply,
+    check_span,
+    lost,
+    properties,
+)
 
 API_VERSION = "2021-12-02"  # index tags came in 2019-12-12, lists of names that XML cannot hold in 2021-02-12
 BLOCKS_IN_FLIGHT = 4  # an upload's memory: these, and one that the caller fills
@@ -47,21 +56,12 @@ SIGNED_SECONDS = 3_600  # how long one signature is used; it is good for as long
 
 ERRNO = {401: errno.EACCES, 403: errno.EACCES, 412: errno.ESTALE, 429: errno.EBUSY}
 NO_TAGS = (400, 403, 409)  # the SAS does not permit them, or the account (hierarchical namespace) does not have them
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+|-1)/(\d+)")  # Azurite has 206 with 0--1/0 for the first byte of nothing
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9]+(?:-[a-z0-9]+)*")
 NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
+SERVICE = "the blob service"
 
 Tags = Sequence[tuple[str, str]]
-
-
-class Properties(NamedTuple):
-    """What is known of a whole object."""
-
-    size: int  # bytes
-    etag: str  # strong, with its quotes
-    modified: int  # seconds since the epoch
-    content_type: str
 
 
 # ---- Names
@@ -117,7 +117,7 @@ def code(reply: Reply) -> str:
 
 def refusal(reply: Reply) -> OSError:
     number = ERRNO.get(reply.status, errno.EBUSY if reply.status >= 500 else errno.EIO)
-    return OSError(number, f"the blob service said {reply.status} {code(reply)}")
+    return OSError(number, f"{SERVICE} said {reply.status} {code(reply)}")
 
 
 def expected(status: int, reply: Reply) -> Reply:
@@ -131,55 +131,14 @@ def is_missing(reply: Reply) -> bool:
     return reply.status == 404 and code(reply) != "ContainerNotFound"
 
 
-def properties(reply: Reply, size: Union[str, int], content_type: Optional[str] = None) -> Properties:
-    """What a reply says of an object, but for what we know better."""
-    headers = reply.headers
-    try:
-        modified = int(parsedate_to_datetime(headers["last-modified"]).timestamp())
-        return Properties(int(size), headers["etag"], modified, content_type or headers.get("content-type", ""))
-    except (LookupError, TypeError, ValueError):
-        raise ConnectionError("no blob service answers without size, ETag and Last-Modified") from None
-
-
-def check_span(start: int, stop: int, status: int, headers: Headers) -> None:
-    """Raises BadReply unless the bytes [start, stop) are to come, or as many of them as there are, or a refusal."""
-    if status >= 300:
-        return
-    found = CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
-    first, last, size = map(int, found.groups()) if found else (-1, 0, 0)
-    length = str(last + 1 - first)
-    if first != start or last + 1 != min(stop, size) or headers.get("content-length") != length:
-        raise BadReply("other bytes than were asked for")
-
-
 def listed(page: bytes) -> tuple[list[str], str]:
     """The names on a page of a list, and where the next page begins: "" after the last."""
     try:
         root = ElementTree.fromstring(page)
     except ElementTree.ParseError:
-        raise ConnectionError("the blob service sent a list that is not XML") from None
+        raise ConnectionError(f"{SERVICE} sent a list that is not XML") from None
     names = [(element.text or "", element.get("Encoded") == "true") for element in root.iter("Name")]
     return [unquote(name) if encoded else name for name, encoded in names], root.findtext("NextMarker") or ""
-
-
-def lost(error: Exception) -> OSError:
-    """What goes wrong on the way, in one of two classes. (Before Python 3.10 a socket's time-out is none of them.)"""
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return TimeoutError(errno.ETIMEDOUT, "no answer from the blob service in time")
-    return ConnectionError(f"no answer from the blob service: {type(error).__name__}: {error}")
-
-
-class Arriving:
-    """What is still to come of an object. It is read once; whoever does not, or not to its end, closes it."""
-
-    def __init__(self, rest: Rest) -> None:
-        self._rest, self.close = rest, rest.close
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._rest
-        except (OSError, BadReply) as error:
-            raise lost(error) from None
 
 
 # ---- Objects
@@ -319,7 +278,7 @@ class AzureBackend:
             try:
                 reply = self._connections.ask(request)
             except (OSError, BadReply) as error:
-                failure = lost(error)
+                failure = lost(SERVICE, error)
             else:
                 if reply.status < 500 and reply.status != 429:
                     return reply._replace(repeated=reply.repeated or attempt > 0)
@@ -339,7 +298,7 @@ class AzureBackend:
         reply = self._ask("HEAD", key, "", {})
         if is_missing(reply):
             return None
-        return properties(expected(200, reply), reply.headers.get("content-length", ""))
+        return properties(expected(200, reply).headers, reply.headers.get("content-length", ""))
 
     def read(self, key: str, start: int, stop: int, etag: str = "") -> Optional[tuple[Properties, bytes, Arriving]]:
         """The bytes [start, stop), or as many of them as there are: the first 64 KiB, and the rest as it arrives.
@@ -352,11 +311,11 @@ class AzureBackend:
         reply = self._ask("GET", key, "", headers, span=span)
         if reply.status == 206:
             size = reply.headers["content-range"].rpartition("/")[2]
-            return properties(reply, size), reply.body[: max(stop - start, 0)], Arriving(reply.rest)
+            return properties(reply.headers, size), reply.body[: max(stop - start, 0)], Arriving(SERVICE, reply.rest)
         if reply.status == 416:  # it ends before `start`, or is empty
             whole = self.stat(key)
             if whole and whole.size <= start and etag in ("", whole.etag):
-                return whole, b"", Arriving(reply.rest)
+                return whole, b"", Arriving(SERVICE, reply.rest)
             if whole and not etag:  # it has grown meanwhile
                 return self.read(key, start, stop, whole.etag)
         elif not is_missing(reply):
@@ -368,7 +327,7 @@ class AzureBackend:
     def put(self, key: str, data: bytes, content_type: str, tags: Tags) -> Properties:
         """Stores an object by a single request."""
         headers = {"x-ms-blob-type": "BlockBlob", "x-ms-blob-content-type": content_type}
-        return properties(self._store(key, "", headers, data, tags), len(data), content_type)
+        return properties(self._store(key, "", headers, data, tags).headers, len(data), content_type)
 
     def upload(self, key: str, content_type: str, tags: Tags) -> Upload:
         """Stores an object in blocks of up to BLOCK_BYTES: write() them, and commit()."""
@@ -378,7 +337,8 @@ class AzureBackend:
 
         def publish(block_list: bytes, size: int) -> Properties:
             headers = {"x-ms-blob-content-type": content_type}
-            return properties(self._store(key, "comp=blocklist", headers, block_list, tags), size, content_type)
+            stored = self._store(key, "comp=blocklist", headers, block_list, tags)
+            return properties(stored.headers, size, content_type)
 
         return Upload(stage, publish)
 
@@ -427,7 +387,7 @@ class AzureBackend:
         condition = {"If-Match": etag} if etag else {"If-None-Match": "*"}
         reply = self._ask("PUT", key, "", {"x-ms-blob-type": "BlockBlob", **condition}, data)
         if reply.status != 412 and code(reply) not in ("BlobAlreadyExists", "BlobNotFound"):
-            return properties(expected(201, reply), len(data), "").etag
+            return properties(expected(201, reply).headers, len(data), "").etag
         winner = self.read(key, 0, len(data) + 1) if reply.repeated else None
         return winner[0].etag if winner and winner[1] == data else ""
 

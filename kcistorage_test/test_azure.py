@@ -30,7 +30,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kcistorage_parts import azure, connections
-from kcistorage_parts.azure import AzureBackend, Properties, blob_name, in_byte_order, key_of
+from kcistorage_parts.azure import AzureBackend, blob_name, in_byte_order, key_of
+from kcistorage_parts.connections import Properties
 from kcistorage_test import azurite
 from kcistorage_test.azurite import ACCOUNT, KEY
 from kcistorage_test.parts_at_hand import needs, needs_library

@@ -44,6 +44,7 @@ LIBRARIES = {  # the other parts need none
 # these could be read or tested alone.
 PIECES = {
     "azure.py": {"kcistorage_parts.connections"},
+    "s3.py": {"kcistorage_parts.connections"},
     "cloud.py": {f"kcistorage_parts.{name}" for name in ("fills", "folders", "leases")},
     "bucket.py": {"kcistorage_parts.fills"},
 }
