@@ -272,8 +272,7 @@ class AzureBackend:
         """A reply below 500 that is not 429; else raises as the module says. `given_up` makes this attempt the last."""
         failure: OSError = ConnectionError()
         for attempt in range(self._attempts):
-            pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(1, 1.5)
-            if attempt and given_up.wait(pause):
+            if attempt and given_up.wait(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(1, 1.5)):
                 break
             try:
                 reply = self._connections.ask(request)

@@ -261,9 +261,10 @@ class CloudDriver:
         self._warn, self._took = warn, took
         self._cluster: Optional[bool] = None if cluster else False  # None: to be found out
         self._leases, self._folders = Leases(backend, self.warn), Folders(backend)
-        self._lock = threading.Lock()  # of the next three
+        self._lock = threading.Lock()  # of the next four
         self._fills: dict[str, Fill] = {}
         self._looks: dict[tuple[str, bool], Future[Optional[Finding]]] = {}
+        self._looked = 0  # how many of them have ended
         self._spoilt: set[str] = set()  # keys whose outdated copies could not be deleted
         self._trusted_until = 0.0
         self._together: set[str] = set()  # keys of uploads that were looked at all at once
@@ -275,14 +276,16 @@ class CloudDriver:
 
     def open(self, key: str, bodiless: bool = False, start: int = 0) -> Union[Hit, Cold, None]:
         """The object, or None where there is none. `bodiless`: no bytes of it are wanted; else those from `start`."""
-        here = self._fresh(key)[0]
+        seen = self._looked
+        here, known = self._fresh(key)
         while here is None:
-            finding = self._look(key, bodiless, start if start < MOST_BYTES else 0)
+            finding = self._look(key, bodiless, start if start < MOST_BYTES else 0, seen, known)
             if finding is None:
                 return None
             if finding is not CURRENT:
                 return self._found(key, finding)
-            here = self._here(key)[0]  # it may have been evicted meanwhile
+            seen = self._looked
+            here, known = self._here(key)[0], ""  # it may have been evicted meanwhile
         return here
 
     def _fresh(self, key: str) -> tuple[Union[Hit, Cold, None], str]:
@@ -319,28 +322,34 @@ class CloudDriver:
             return cold
         return self._here(key)[0] or cold  # others were faster, and have a copy by now
 
-    def _look(self, key: str, bodiless: bool, start: int) -> Optional[Finding]:
-        """Asks the cloud; whoever wants the same meanwhile waits for the same answer (DL-7)."""
+    def _look(self, key: str, bodiless: bool, start: int, seen: int, known: str) -> Optional[Finding]:
+        """Asks the cloud; whoever wants the same meanwhile waits for the same answer (DL-7).
+
+        `known` is what to revalidate, if nobody has asked since `seen`.
+        """
         with self._lock:
             look = self._looks.get((key, bodiless))
             if look is None:
                 mine = self._looks[key, bodiless] = Future()
+                is_so = self._looked == seen
         if look is not None:
             return look.result()
         try:
-            mine.set_result(self._find(key, bodiless, start))
+            mine.set_result(self._find(key, bodiless, start, known if is_so else None))
         except BaseException as error:  # noqa: BLE001  # raised below, in every thread that waits
             mine.set_exception(error)
         finally:
             with self._lock:
                 del self._looks[key, bodiless]
+                self._looked += 1
         return mine.result()
 
-    def _find(self, key: str, bodiless: bool, start: int) -> Optional[Finding]:
-        here, known = self._fresh(key)
-        if here is not None:  # somebody has asked since we saw that we have to
-            here.close()
-            return CURRENT
+    def _find(self, key: str, bodiless: bool, start: int, known: Optional[str]) -> Optional[Finding]:
+        if known is None:
+            here, known = self._fresh(key)
+            if here is not None:  # somebody has asked since we saw that we have to
+                here.close()
+                return CURRENT
         if known or bodiless:
             try:
                 with self.timed("stat"):

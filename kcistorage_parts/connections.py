@@ -36,7 +36,8 @@ MOST_LINE, MOST_FIELDS = 16 << 10, 200  # bytes, and how many
 MOST_BODY = 64 << 20  # bytes: what comes is in memory, and is not to be all of it
 
 STATUS_LINE = re.compile(r"HTTP/1\.([0-9]) ([1-5][0-9]{2})(?: .*)?")
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)\r?\n", re.MULTILINE)
+NO_MORE = (b"\r\n", b"\n", b"")  # at the end of fields; the last one where the connection ends too
 LENGTH = re.compile(r"[0-9]{1,18}")
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+|-1)/(\d+)")  # Azurite has 206 with 0--1/0 for the first byte of nothing
 CHUNK_SIZE = re.compile(r"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
@@ -114,17 +115,20 @@ def read_line(file: BinaryIO) -> str:
 
 def read_fields(file: BinaryIO) -> Headers:
     """Fields up to an empty line; those of one name are one, with a list (RFC 9110 5.3)."""
+    lines = [line := file.readline(MOST_LINE)]
+    while line not in NO_MORE:
+        if len(lines) == MOST_FIELDS or len(line) == MOST_LINE:
+            raise BadReply("a head without an end")
+        lines.append(line := file.readline(MOST_LINE))
+    if not line:
+        raise ConnectionResetError("it hung up")
+    found = FIELD.findall(b"".join(lines).decode("latin-1"))
+    if len(found) < len(lines) - 1:
+        raise BadReply("a line that is no field")
     fields: dict[str, str] = {}
-    for _ in range(MOST_FIELDS):
-        line = read_line(file)
-        if not line:
-            return fields
-        name, colon, value = line.partition(":")
-        if not colon or not TOKEN.fullmatch(name):
-            raise BadReply("a line that is no field")
-        name, value = name.lower(), value.strip(" \t")
+    for name, value in ((name.lower(), value.strip(" \t")) for name, value in found):
         fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    raise BadReply("a head without an end")
+    return fields
 
 
 def read_head(file: BinaryIO) -> tuple[int, int, Headers]:
