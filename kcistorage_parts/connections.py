@@ -13,6 +13,7 @@ Errors: OSError where the server is out of reach or hangs up, BadReply where wha
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import io
@@ -25,7 +26,8 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, BinaryIO, Callable, NamedTuple, Optional, Union
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 60.0  # a network forgets silent connections without a word, Azure's own after 4 minutes
@@ -271,14 +273,47 @@ class Connection:
         self._socket.close()
 
 
+def proxy_for(url: SplitResult) -> Optional[SplitResult]:
+    """What HTTPS_PROXY or ALL_PROXY names, unless NO_PROXY excepts the host. ValueError: it can be no proxy.
+
+    None for http: what has no TLS is taken to be near.
+    """
+    named = getproxies_environment()
+    address = named.get("https") or named.get("all") or ""
+    if not address or url.scheme != "https" or proxy_bypass(url.hostname or ""):
+        return None
+    proxy = urlsplit(address if "://" in address else f"http://{address}")
+    if proxy.scheme != "http" or not proxy.hostname or proxy.port == 0:  # of 65,536 and more, urlsplit says so itself
+        raise ValueError("HTTPS_PROXY: a URL of the form http://host:port")
+    return proxy
+
+
+def tunnelled(proxy: SplitResult, host: str, port: int, seconds: float) -> socket.socket:
+    """A connection to a host by way of a proxy (RFC 9110 9.3.6)."""
+    user = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    login = f"Proxy-Authorization: Basic {base64.b64encode(user.encode()).decode()}\r\n" if proxy.username else ""
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    connected = socket.create_connection((proxy.hostname, proxy.port or 80), seconds)
+    try:
+        connected.sendall(f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{login}\r\n".encode())
+        with connected.makefile("rb") as file:  # what it reads ahead is nothing: in TLS, a client speaks first
+            status = read_head(file)[1]
+        if status >= 300:
+            raise ConnectionError(f"the proxy said {status}")
+        return connected
+    except BaseException:
+        connected.close()
+        raise
+
+
 class Connections:
     """Connections to the server of a URL. Any thread may call. `timeout_seconds` is the longest silence.
 
-    ValueError: the host has a name that no host can have.
+    ValueError: the host has a name that no host can have, or the environment names a proxy that can be none.
     """
 
     def __init__(self, url: SplitResult, timeout_seconds: float) -> None:
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds, self._proxy = timeout_seconds, proxy_for(url)
         self._tls = ssl.create_default_context() if url.scheme == "https" else None
         self._name, self._port = url.hostname or "", url.port or (443 if self._tls else 80)
         self._host = url.netloc.rpartition("@")[2].encode("idna").decode()  # UnicodeError is a ValueError
@@ -305,8 +340,11 @@ class Connections:
         return None
 
     def _connected(self) -> Connection:
-        address, patience = (self._name, self._port), min(CONNECT_SECONDS, self._timeout_seconds)
-        connected = socket.create_connection(address, patience)
+        patience = min(CONNECT_SECONDS, self._timeout_seconds)
+        if self._proxy is not None:
+            connected = tunnelled(self._proxy, self._name, self._port, patience)
+        else:
+            connected = socket.create_connection((self._name, self._port), patience)
         try:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:

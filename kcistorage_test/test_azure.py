@@ -1013,6 +1013,7 @@ def test_https_with_a_certificate_that_is_trusted(tmp_path: Path, monkeypatch: p
     subprocess.run([*make, "-days", "2", *names, *files], check=True, capture_output=True, timeout=30)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    monkeypatch.setenv("no_proxy", "localhost")
     with serving(Stub(tls)) as stub:
         stub.say(WHOLE)
         with pytest.raises(ConnectionError, match="certificate"):

@@ -772,7 +772,9 @@ def test_connecting_has_a_time_limit() -> None:
             backend_of(f"127.0.0.1:{deaf.getsockname()[1]}", timeout_seconds=0.2, attempts=1).stat("k")
 
 
-def test_only_a_trusted_certificate_will_do(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def authority(stub: Stub, tmp_path: Path) -> str:
+    """The stub has a certificate for localhost by this authority: the path of its own."""
     (tmp_path / "names").write_text("subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")
     for line in (
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ours",
@@ -783,11 +785,100 @@ def test_only_a_trusted_certificate_will_do(stub: Stub, tmp_path: Path, monkeypa
     stub.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     stub.tls.load_cert_chain(tmp_path / "s3.pem", tmp_path / "s3.key")
     stub.script = lambda request: part(b"x", total=1)
+    return str(tmp_path / "ca.pem")
+
+
+def test_only_a_trusted_certificate_will_do(stub: Stub, authority: str, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = f"localhost:{stub.server_address[1]}"
     with pytest.raises(ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
         read(backend_of(endpoint, secure=True, attempts=1), "k", 0, 1)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", authority)
     assert content(backend_of(endpoint, secure=True), "k") == b"x"
+    assert backend_of(endpoint, secure=True).put("k", b"x", "", ()).etag
+
+
+class Tunnel(socketserver.StreamRequestHandler):
+    """One connection through a Proxy."""
+
+    def handle(self) -> None:
+        proxy = cast("Proxy", self.server)
+        head = list(iter(lambda: self.rfile.readline().strip().decode(), ""))
+        proxy.heads.append(head)
+        self.wfile.write(proxy.answer)
+        if b" 200 " not in proxy.answer:
+            return
+        host, _, port = head[0].split(" ")[1].partition(":")
+        with socket.create_connection((host, int(port))) as beyond, contextlib.suppress(OSError):
+            back = threading.Thread(target=pump, args=(beyond, self.connection))
+            back.start()
+            pump(self.connection, beyond)
+            back.join()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # either end may hang up
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Tunnel)
+        self.heads: list[list[str]] = []
+        self.answer = b"HTTP/1.1 200 Go ahead\r\n\r\n"
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
+        thread.start()
+        yield proxy
+        proxy.shutdown()
+        thread.join()
+
+
+def test_a_proxy_leads_to_the_storage(
+    stub: Stub, authority: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a login, where it has one; the storage is spoken to in TLS, so the proxy learns nothing."""
+    endpoint = f"localhost:{stub.server_address[1]}"
+    monkeypatch.setenv("SSL_CERT_FILE", authority)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://lab:s%40cret@127.0.0.1:{proxy.server_address[1]}")
+    backend = backend_of(endpoint, secure=True)
+    assert content(backend, "k") == b"x"
+    assert backend.put("k", b"x", "", ()).etag
+    assert [head[0] for head in proxy.heads] == [f"CONNECT {endpoint} HTTP/1.1"] * 2
+    for head in proxy.heads:
+        assert "proxy-authorization: basic bGFiOnNAY3JldA==".lower() in [line.lower() for line in head]
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    assert content(backend_of(endpoint, secure=True), "k") == b"x"
+    assert len(proxy.heads) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [(b"HTTP/1.1 403 Forbidden\r\n\r\n", "403"), (b"SSH-2.0-x\r\n", "no status line"), (b"", "hung up")],
+)
+def test_a_proxy_that_does_not_want_to(
+    stub: Stub, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, answer: bytes, text: str
+) -> None:
+    monkeypatch.setenv("https_proxy", f"lab:hunter2@127.0.0.1:{proxy.server_address[1]}")
+    proxy.answer = answer
+    with pytest.raises(ConnectionError, match=text) as caught:
+        backend_of(f"localhost:{stub.server_address[1]}", secure=True, attempts=1).stat("k")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["socks5://x:1", "https://x:1", "http://:3128", "x:0", "http://x:99999"])
+def test_what_can_be_no_proxy_is_refused_at_once(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", wrong)
+    assert backend_of("127.0.0.1:1")
+    with pytest.raises(ValueError, match=r"."):
+        backend_of("127.0.0.1:1", secure=True)
 
 
 @pytest.mark.parametrize("busy", [refusal(503, "SlowDown"), refusal(429, "TooManyRequests"), RESET, CLOSED])
