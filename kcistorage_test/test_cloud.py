@@ -1053,6 +1053,41 @@ def test_a_reader_whom_another_one_overtakes_does_not_ask_again(world: World) ->
     assert kinds_asked(world) == ["stat"]
 
 
+def test_a_reader_of_a_cold_object_whom_another_one_overtakes_does_not_fetch_it_again(world: World) -> None:
+    """DL-7: it saw that there is nothing; before it asks, somebody else has fetched all of it."""
+
+    def open_slowly(key: str) -> Optional[Entry]:
+        entry = open_it(key)
+        if not overtaken:
+            overtaken.append(key)
+            span(server.open(key))
+            world.let_fills_end()
+        return entry
+
+    world.backend.store(KEY, OLD)
+    disk = SickDisk(world.cache(), {})
+    server, overtaken, open_it = world.over(disk), list[str](), disk.open
+    disk.open = open_slowly
+    assert span(server.open(KEY)) == OLD
+    assert spans_read(world.backend) == WHOLE
+
+
+def test_who_is_alone_looks_at_the_disk_once(world: World) -> None:
+    """It is what a cold object waits for before the cloud is asked. After others have asked, it is the same again."""
+
+    def noted_open(key: str) -> Optional[Entry]:
+        looks.append(key)
+        return open_it(key)
+
+    disk = SickDisk(world.cache(), {})
+    server, looks, open_it = world.over(disk), list[str](), disk.open
+    disk.open = noted_open
+    for key in ("a", "b"):
+        world.backend.store(key, OLD[:9])
+        assert span(server.open(key)) == OLD[:9]
+    assert looks == ["a", "b"]
+
+
 @pytest.mark.parametrize("size", [0, FIRST, SIZE])
 @pytest.mark.parametrize("bodiless", [False, True])
 def test_an_old_copy_that_is_outdated_goes(world: World, size: int, bodiless: bool) -> None:
