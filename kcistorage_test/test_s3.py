@@ -797,6 +797,13 @@ def test_only_a_trusted_certificate_will_do(stub: Stub, authority: str, monkeypa
     assert backend_of(endpoint, secure=True).put("k", b"x", "", ()).etag
 
 
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # either end may hang up
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
 class Tunnel(socketserver.StreamRequestHandler):
     """One connection through a Proxy."""
 
@@ -813,13 +820,6 @@ class Tunnel(socketserver.StreamRequestHandler):
             back.start()
             pump(self.connection, beyond)
             back.join()
-
-
-def pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # either end may hang up
-        while data := source.recv(1 << 16):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
 
 
 class Proxy(socketserver.ThreadingTCPServer):
