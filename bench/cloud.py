@@ -83,7 +83,7 @@ class Sizes(NamedTuple):
     row_seconds: float  # after which a row begins no further round
 
 
-FULL = Sizes(large=256 * MIB, medium=4 * MIB, uploads=500, trees=1000, rounds=5, short_rounds=25, row_seconds=12)
+FULL = Sizes(large=256 * MIB, medium=4 * MIB, uploads=500, trees=1000, rounds=5, short_rounds=100, row_seconds=12)
 QUICK = Sizes(large=16 * MIB, medium=1 * MIB, uploads=50, trees=100, rounds=2, short_rounds=5, row_seconds=5)
 SMALL = 4 * KIB
 SLICE = 64 * KIB  # a range from the middle of a large object
