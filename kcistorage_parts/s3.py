@@ -40,6 +40,7 @@ from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
 from kcistorage_parts.connections import (
+    CONNECT_SECONDS,
     Arriving,
     BadReply,
     Connections,
@@ -59,7 +60,6 @@ T = TypeVar("T")
 Tags = Sequence[tuple[str, str]]
 
 PRIVATE = ".metadata/"  # no upload has a key under it: ours for probes
-CONNECT_SECONDS = 5.0
 TRUE = ("1", "true", "on", "yes", "y")  # in a variable, for obstore
 SIGNED = timedelta(hours=1)  # how long a URL is good for, should our clock be slow
 BACK_OFF = 0.2  # seconds before the second try; doubles with each further one
